@@ -248,8 +248,8 @@ class _Health:
             )
         if self.tried and not bool(self.moved.all()):
             warnings.warn(
-                f"the gradient is zero at every step for {examples(~self.moved)}, so it never moved: "
-                "the objective may be saturated (attack logits, not rounded or clipped outputs), or start where "
+                f"the gradient is zero at every step for {examples(~self.moved)}, so nothing moved: the "
+                "objective may be saturated (attack logits, not rounded or clipped outputs), or start where "
                 "it is flat (use random_start=True); such a result says nothing about robustness",
                 stacklevel=3,
             )

@@ -85,7 +85,7 @@ def _refuse_batch_statistics(model: Model) -> None:
             )
             raise ValueError(
                 f"expected a model whose examples do not interact; its {type(module).__name__} {name!r} "
-                f"normalises by the statistics of the batch, so attacking one example changes another: {remedy}"
+                f"normalises by the statistics of the batch, so attacking one changes another: {remedy}"
             )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,41 +68,17 @@ class _L2:
     sparse: ClassVar[bool] = False
 
     def size(self, d: Tensor) -> Tensor:
-        size: Tensor = torch.linalg.vector_norm(rows(_wide(d)), dim=1)
-        return size
+        flat, peak = _over_peak(d)
+        size: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return size * peak
 
     def project(
         self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
     ) -> Tensor:
-        # Stationarity: z = clip(t d), t = 1 / (1 + multiplier). In s = t^2 the squared size of z is piecewise
-        # linear and never falls, so its root is found exactly.
-        def along(s: Tensor, d: Tensor, low: Tensor, high: Tensor) -> Tensor:
-            return torch.clamp(s.sqrt() * d, low, high)
-
-        def excess(s: Tensor, d: Tensor, low: Tensor, high: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-            z = s.sqrt() * d
-            free = (z > low) & (z < high)
-            value = torch.clamp(z, low, high).square().sum(1, keepdim=True) - r.square()
-            return value, torch.where(free, d, 0).square().sum(1, keepdim=True)
-
-        return _project(
-            self,
-            d,
-            radius,
-            lower,
-            upper,
-            along,
-            excess,
-            start=0.0,
-            end=1.0,
-            first=lambda reach: reach.square(),
-        )
+        return _project(self, d, radius, lower, upper, _SHRINK)
 
     def steepest(self, g: Tensor) -> Tensor:
-        flat = rows(_wide(g))
-        flat = flat / _positive(
-            flat.abs().amax(1, keepdim=True)
-        )  # so that squares neither vanish nor overflow
+        flat, _ = _over_peak(g)
         flat = flat / _positive(torch.linalg.vector_norm(flat, dim=1, keepdim=True))
         return flat.reshape(g.shape).to(g.dtype)
 
@@ -128,20 +104,7 @@ class _L1:
     def project(
         self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
     ) -> Tensor:
-        # Stationarity: z = clip(soft threshold of d by the multiplier). In s = -multiplier the size of z is
-        # piecewise linear and never falls, so its root is found exactly.
-        def along(s: Tensor, d: Tensor, low: Tensor, high: Tensor) -> Tensor:
-            return torch.clamp(d - torch.clamp(d, s, -s), low, high)
-
-        def excess(s: Tensor, d: Tensor, low: Tensor, high: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-            shrunk = d - torch.clamp(d, s, -s)
-            free = (shrunk > low) & (shrunk < high) & (shrunk != 0)
-            value = torch.clamp(shrunk, low, high).abs().sum(1, keepdim=True) - r
-            return value, free.sum(1, keepdim=True).to(d.dtype)
-
-        return _project(
-            self, d, radius, lower, upper, along, excess, start=-1.0, end=0.0, first=torch.zeros_like
-        )
+        return _project(self, d, radius, lower, upper, _THRESHOLD)
 
     def steepest(self, g: Tensor) -> Tensor:
         flat = rows(g)
@@ -220,43 +183,70 @@ def dykstra(
     return z.to(d.dtype)
 
 
-_Along = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-_Excess = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+class _Path(NamedTuple):
+    """Where the multiplier of the ball constraint leads: the projection is `clip(at(s, d), lower, upper)`.
+
+    `s` grows as the multiplier falls, from `start` to `end`, where the ball no longer counts. `measure`
+    summed over the entries, which the ball limits, never falls in s and is piecewise linear: each entry that
+    the box leaves free grows at the rate `pace`. So the root is found exactly.
+    """
+
+    at: Callable[[Tensor, Tensor], Tensor]
+    measure: Callable[[Tensor], Tensor]
+    pace: Callable[[Tensor, Tensor], Tensor]
+    start: float
+    end: float
+    guess: Callable[[Tensor], Tensor]
+
+
+_SHRINK = _Path(  # L2: z = d / (1 + multiplier), s = 1 / (1 + multiplier)^2
+    at=lambda s, d: s.sqrt() * d,
+    measure=torch.square,
+    pace=lambda _, d: d.square(),
+    start=0.0,
+    end=1.0,
+    guess=torch.square,
+)
+
+_THRESHOLD = _Path(  # L1: z = d soft-thresholded by the multiplier, s = -multiplier
+    at=lambda s, d: d - torch.clamp(d, s, -s),
+    measure=torch.abs,
+    pace=lambda z, d: (z != 0).to(d.dtype),
+    start=-1.0,
+    end=0.0,
+    guess=torch.zeros_like,
+)
 
 
 def _project(
-    norm: _L2 | _L1,
-    d: Tensor,
-    radius: Tensor,
-    lower: Tensor | None,
-    upper: Tensor | None,
-    along: _Along,
-    excess: _Excess,
-    *,
-    start: float,
-    end: float,
-    first: Callable[[Tensor], Tensor],
+    norm: _L2 | _L1, d: Tensor, radius: Tensor, lower: Tensor | None, upper: Tensor | None, path: _Path
 ) -> Tensor:
-    """The point `along(s)` of the path from the box to `d` at which the ball is just met, per example."""
+    """The Euclidean projection onto the ball of `norm` and the box, per example, along `path`."""
     wide = _wide(d)
     boxed = wide if lower is None and upper is None else torch.clamp(wide, lower, upper)
-    radius = radius.to(wide.dtype)
-    size = norm.size(boxed)
+    radius, size = radius.to(wide.dtype), norm.size(boxed)
     inside = size <= radius * (1 + 4 * torch.finfo(wide.dtype).eps)
     if bool(inside.all()):
         return boxed.to(d.dtype)
     scale = _positive(norm.size(wide))[:, None]  # the search runs at size one: no square can overflow
-    unit = rows(wide) / scale
-    low = _side(lower, wide, -math.inf) / scale
-    high = _side(upper, wide, math.inf) / scale
-    reach = torch.minimum(radius, size)[:, None] / scale
-    s = _root(
-        lambda s: excess(s, unit, low, high, reach),
-        torch.full_like(reach, start),
-        torch.full_like(reach, end),
-        first(reach).clamp(start, end),
+    unit, low, high = (
+        rows(wide) / scale,
+        _side(lower, wide, -math.inf) / scale,
+        _side(upper, wide, math.inf) / scale,
     )
-    met = (along(s, unit, low, high) * scale).reshape(d.shape)
+    reach = torch.minimum(radius, size)[:, None] / scale
+
+    def excess(s: Tensor) -> tuple[Tensor, Tensor]:
+        z = path.at(s, unit)
+        free = (z > low) & (z < high)
+        value = path.measure(torch.clamp(z, low, high)).sum(1, keepdim=True) - path.measure(reach)
+        return value, torch.where(free, path.pace(z, unit), 0).sum(1, keepdim=True)
+
+    ends = torch.full_like(reach, path.start), torch.full_like(reach, path.end)
+    s = _root(excess, *ends, path.guess(reach))
+    met = (torch.clamp(path.at(s, unit), low, high) * scale).reshape(d.shape)
+    over = norm.size(met) / _positive(torch.minimum(radius, size))  # rounding, where d is far outside
+    met = met / per_example(over.clamp(min=1), met)
     if lower is not None or upper is not None:
         met = torch.clamp(met, lower, upper)
     return torch.where(per_example(inside, d), boxed, met).to(d.dtype)
@@ -265,17 +255,16 @@ def _project(
 def _root(excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, s: Tensor) -> Tensor:
     """Where `excess`, piecewise linear and never falling in s, crosses zero; `(B, 1)`, per example.
 
-    Newton's method, exact once it reaches the right piece, kept inside a bracket that halves wherever
-    Newton leaves it. `excess(s)` gives the value and its slope.
+    Newton's method from `s`, exact once it reaches the right piece, kept inside a bracket that halves
+    wherever Newton leaves it. `excess(s)` gives the value and its slope.
     """
     for _ in range(_STEPS):
         value, slope = excess(s)
         low, high = torch.where(value <= 0, s, low), torch.where(value >= 0, s, high)
-        newton = s - value / slope
-        middle = low + (high - low) / 2
+        newton, middle = s - value / slope, low + (high - low) / 2
+        there = (value == 0) | ((newton - s).abs() <= 4 * torch.finfo(s.dtype).eps * s.abs())
         following = torch.where((newton > low) & (newton < high), newton, middle)
-        settled = (newton - s).abs() <= 4 * torch.finfo(s.dtype).eps * s.abs()
-        following = torch.where(settled | (value == 0), s, following)
+        following = torch.where(there, s, following)
         if bool((following == s).all()):
             break
         s = following
@@ -285,6 +274,13 @@ def _root(excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: 
 def _side(side: Tensor | None, like: Tensor, default: float) -> Tensor:
     full = torch.full_like(like, default) if side is None else side.to(like.dtype).expand_as(like)
     return rows(full)
+
+
+def _over_peak(d: Tensor) -> tuple[Tensor, Tensor]:
+    """`(B, entries)` over its largest magnitude, `(B,)`, so that squares neither vanish nor overflow."""
+    flat = rows(_wide(d))
+    peak = flat.abs().amax(1)
+    return flat / _positive(peak)[:, None], peak
 
 
 def _positive(size: Tensor) -> Tensor:
