@@ -50,15 +50,25 @@ def solve(d, radius, lower, upper, norm):
         ball = {"type": "ineq", "fun": lambda z: radius**2 - (z**2).sum(), "jac": lambda z: -2 * z}
         start = np.clip(np.zeros(n), lower, upper)
         return minimize(
-            lambda z: ((z - d) ** 2).sum(), start, jac=lambda z: 2 * (z - d), bounds=fence, constraints=ball,
-            method="SLSQP", options=options,
-        ).x  # fmt: skip
+            lambda z: ((z - d) ** 2).sum(),
+            start,
+            jac=lambda z: 2 * (z - d),
+            bounds=fence,
+            constraints=ball,
+            method="SLSQP",
+            options=options,
+        ).x
     split = [(0, max(b, 0)) for b in upper] + [(0, max(-a, 0)) for a in lower]
     ball = {"type": "ineq", "fun": lambda p: radius - p.sum(), "jac": lambda p: -np.ones(2 * n)}
     p = minimize(
-        lambda p: ((p[:n] - p[n:] - d) ** 2).sum(), np.zeros(2 * n), bounds=split, constraints=ball,
-        jac=lambda p: 2 * np.concatenate([p[:n] - p[n:] - d, d - p[:n] + p[n:]]), method="SLSQP", options=options,
-    ).x  # fmt: skip
+        lambda p: ((p[:n] - p[n:] - d) ** 2).sum(),
+        np.zeros(2 * n),
+        bounds=split,
+        constraints=ball,
+        jac=lambda p: 2 * np.concatenate([p[:n] - p[n:] - d, d - p[:n] + p[n:]]),
+        method="SLSQP",
+        options=options,
+    ).x
     return p[:n] - p[n:]
 
 

@@ -84,7 +84,7 @@ class _L2:
 
     def sample(self, like: Tensor, keys: Keys) -> Tensor:
         direction = keys.normal(like.float())
-        share = keys.fold_in(1).uniform(direction[:, :0].new_empty(len(direction)))
+        share = keys.fold_in(1).uniform(direction.new_empty(len(direction)))
         share = share ** (1 / math.prod(like.shape[1:]))
         return (per_example(share, like) * self.steepest(direction)).to(like.dtype)
 

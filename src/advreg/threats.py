@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from advreg.norms import dykstra, per_example
+from advreg.norms import dykstra, per_example, rows
 from advreg.randomness import Keys
 from advreg.types import Directions, Norm
 
@@ -135,7 +135,7 @@ class Threat:
             out |= (x < lower - (atol or 0)) | (x > upper + (atol or 0))
         if self.mask is not None:
             out |= ~self.mask.to(x.device) & (d != 0)
-        return inside & ~out.flatten(1).any(1)
+        return inside & ~rows(out).any(1)
 
     def steps_at(self, x: Tensor) -> Directions:
         """The directions that a step may take from `x`: the norm's, less what the mask or the box forbids.
@@ -232,7 +232,7 @@ class _Feasible:
 
 def examples(flags: Tensor) -> str:
     """Names the examples in which any flag `(B, *input)` is set, for a message."""
-    found = flags.reshape(flags.shape[0], -1).any(1).nonzero().flatten().tolist()
+    found = rows(flags).any(1).nonzero().flatten().tolist()
     shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
     return f"{'example' if len(found) == 1 else 'examples'} {shown}"
 
