@@ -5,6 +5,4 @@ from sybil.parsers.myst import PythonCodeBlockParser
 
 collect_ignore = ["docs/conf.py"]
 
-pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["*.md"]
-).pytest()
+pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()

@@ -132,9 +132,11 @@ def main():
             "{1:.3f} ({0:.3f} to {2:.3f})".format(*row["quartiles"][name]) for name in ("reporting", "bare")
         ]
         lines.append(f"| {row['head']} | {row['norm']} | {row['rule']} | " + " | ".join(cells) + " |")
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads"
     setting = (
-        f"advreg {__version__}, torch {torch.__version__}, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads; width {options.width}, batch {options.batch}, {options.steps} steps, {options.rounds} rounds; "
+        f"advreg {__version__}, torch {torch.__version__}, {machine}; "
+        f"width {options.width}, batch {options.batch}, {options.steps} steps, "
+        f"{options.rounds} rounds; "
         "median (quartiles) of time ratios"
     )
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -42,9 +42,12 @@ def demo(
         Path | None,
         typer.Option(help="SPIDER's folder, with images/*.mha and masks/*.mha. For --data spider."),
     ] = None,
-    series: Annotated[str, typer.Option(help="Which of SPIDER's series: t1, t2 or t2_SPACE.")] = "t2_SPACE",
+    series: Annotated[str, typer.Option(help="Which of SPIDER's series to read.")] = "t2_SPACE",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.  [default: results/demo or results/spider]")
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Folder for the results. By default results/demo or results/spider."
+        ),
     ] = None,
     patients: Annotated[int | None, typer.Option(min=2, help="Phantoms to draw. For --data phantom.")] = None,
     test_patients: Annotated[int | None, typer.Option(min=1, help="Patients kept for the test.")] = None,
@@ -60,13 +63,13 @@ def demo(
         int | None, typer.Option(min=0, help="Seed of phantoms, split, training and attacks.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads.  [default: torch's choice]")
+        int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")
     ] = None,
 ) -> None:
     """Train a two-headed U-net on lumbar discs, then attack each head at several radii as the paper does.
 
-    Prints the table and writes it with figures, weights and a summary. Options left out take the recipe of
-    --data.
+    Prints the table and writes it with figures, weights and a summary. Options left out come from a
+    recipe, one for each kind of --data.
     """
     recipe = recipes.phantom_recipe() if data is Source.phantom else recipes.spider_recipe()
     for name in ("root", "series") if data is Source.phantom else ("patients",):
@@ -88,7 +91,7 @@ def demo(
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)  # a size it refuses is better known before the work than after
         split = study.load(recipe, root, series=series, progress=True)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         typer.echo(f"lumbar-disk: {error}", err=True)
         raise typer.Exit(2) from None
     folder = out or Path("results") / ("demo" if data is Source.phantom else data.value)

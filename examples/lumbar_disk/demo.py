@@ -7,8 +7,6 @@ mask.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import platform
 import time
@@ -180,6 +178,7 @@ def run(recipe: Recipe, data: Data, out: Path, *, command: str, progress: bool =
     Returns:
         The rows, and every file written.
     """
+    out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     net = fit(
         data.train,
@@ -204,7 +203,6 @@ def run(recipe: Recipe, data: Data, out: Path, *, command: str, progress: bool =
         "data": data.manifest,
     }
     images = {radius: {head: found[radius, head] for head in OBJECTIVES} for radius in recipe.radii}
-    out.mkdir(parents=True, exist_ok=True)
     files = (
         write(out / "table.csv", lambda path: path.write_text(_csv(rows), encoding="utf-8")),
         write(out / "table.md", lambda path: path.write_text(_markdown(rows), encoding="utf-8")),
@@ -242,11 +240,8 @@ def _worst(
 
 def _csv(rows: Sequence[Row]) -> str:
     """Format the table with full precision."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    lines = [COLUMNS, *([repr(row[column]) for column in COLUMNS] for row in rows)]
+    return "".join(",".join(line) + "\n" for line in lines)
 
 
 def _markdown(rows: Sequence[Row]) -> str:

@@ -65,10 +65,7 @@ def _corner(corners: NDArray[np.float64]) -> int:
     """Return the place of the superior-anterior corner, farthest along (-1, -1) in the scaled own axes."""
     even = _even(corners, 4 * POINTS)
     spread, axes = np.linalg.eigh(np.cov(even.T))
-    long, short = axes[:, 1], axes[:, 0]
-    long = long * np.sign(long[0])  # towards posterior
-    short = np.array(
-        [-long[1], long[0]]
-    )  # towards inferior: a quarter turn, so that the frame is never mirrored
+    long = axes[:, 1] if axes[0, 1] >= 0 else -axes[:, 1]  # towards posterior
+    short = np.array([-long[1], long[0]])  # towards inferior: a quarter turn, so never mirrored
     own = (corners - even.mean(axis=0)) @ np.stack([long, short], axis=1) / np.sqrt(spread[::-1])
     return int(np.argmin(own.sum(axis=1)))

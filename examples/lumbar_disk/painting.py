@@ -18,7 +18,7 @@ def step(depth: Array, width: float) -> Array:
     return np.asarray(np.clip(depth / width + 0.5, 0.0, 1.0))
 
 
-def band(t: Array, low: Array, high: Array, width: float) -> Array:
+def band(t: Array, low: Array | float, high: Array | float, width: float) -> Array:
     """Return the share of each pixel between two edges."""
     return step(t - low, width) * step(high - t, width)
 

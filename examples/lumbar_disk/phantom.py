@@ -22,17 +22,8 @@ from .painting import band, bump, paint, ramp, step, texture
 SHAPE = (352, 224)
 PIXEL_MM = 0.7
 # T2 signal of each tissue against that of CSF.
-CSF, FAT, MARROW, CORD, BOWEL, MUSCLE, ANNULUS, BLOOD, CORTEX = (
-    1.0,
-    0.75,
-    0.4,
-    0.4,
-    0.35,
-    0.2,
-    0.1,
-    0.07,
-    0.04,
-)
+CSF, FAT, MARROW, CORD, BOWEL = 1.0, 0.75, 0.4, 0.4, 0.35
+MUSCLE, ANNULUS, BLOOD, CORTEX = 0.2, 0.1, 0.07, 0.04
 NUCLEUS = 0.5  # what a fully hydrated nucleus adds to the annulus
 
 
@@ -60,8 +51,14 @@ def patient(seed: int, index: int) -> Slice:
     spine = anatomy.spine(rng, (SHAPE[1] * PIXEL_MM, SHAPE[0] * PIXEL_MM))
     y, x = np.indices(SHAPE) * PIXEL_MM
     s, t = _frame(spine.wall, x, y)
-    skin = _skin(spine, s, rng)
-    image = _soft_tissue(spine, x, y, s, t, skin, rng)
+    backs, _ = _frame(spine.wall, *np.array([body.at(1.0, 0.0) for body in spine.bodies]).T)
+    down = dict(zip(anatomy.BODIES, backs.tolist(), strict=True))
+    skin = _skin(s - down["L5"], rng)
+    image = np.zeros(SHAPE)
+    _belly(image, spine, (x, y, s, t), down, rng)
+    _back(image, t, skin, s - down["L5"], rng)
+    _canal(image, s, t, down, rng)
+    _air(image, t - skin)
     for plate in (*anatomy.spinous(spine.bodies, rng), *spine.bodies):
         _bone(image, plate, rng)
     for plate, wet in zip(spine.discs, spine.hydration, strict=True):
@@ -87,58 +84,58 @@ def _frame(wall: Array, x: Array, y: Array) -> tuple[Array, Array]:
     return s.reshape(x.shape), t.reshape(x.shape)
 
 
-def _soft_tissue(
-    spine: Spine, x: Array, y: Array, s: Array, t: Array, skin: Array, rng: np.random.Generator
-) -> Array:
-    """Paint everything but bones and discs, from the belly to the air behind the back."""
-    down = {name: _down(spine, plate) for name, plate in zip(anatomy.BODIES, spine.bodies, strict=True)}
-    mottle = texture(x.shape, 6.0, rng)
-    # Belly: dim and mottled above, fat with loops of bowel in the pelvis.
-    pelvis = ramp(y - spine.bodies[7].centre[1] + 0.5 * (spine.bodies[7].centre[0] - x), 12.0)
-    loops = step(texture(x.shape, 8.0, rng) - 0.9, 0.1)
-    image = BOWEL * (0.5 + 0.12 * mottle + 0.15 * texture(x.shape, 14.0, rng)) * (1 - pelvis) + pelvis * (
-        FAT * (0.8 + 0.1 * mottle) * (1 - 0.85 * loops)
-    )
-    # Front of the column: a ligament, uneven fat, then the great vessels, which end at L4.
-    front = -t - spine.bodies[4].depth - 2.0 * np.sin(s / 17.0 + rng.uniform(0, 6)) + 1.5 * mottle
-    vessel = (
-        step(front - 6.0, 1.5) * step(6.0 + rng.uniform(8.0, 15.0) - front, 1.5) * ramp(down["L4"] - s, 6.0)
-    )
+def _belly(
+    image: Array, spine: Spine, at: tuple[Array, ...], down: dict[str, float], rng: np.random.Generator
+) -> None:
+    """Paint what lies in front: the belly, fat with bowel in the pelvis, and vessels along the column."""
+    x, y, s, t = at
+    mottle, coarse = texture(image.shape, 6.0, rng), texture(image.shape, 14.0, rng)
+    sacrum = spine.bodies[7].centre
+    pelvis = ramp(y - sacrum[1] + 0.5 * (sacrum[0] - x), 12.0)
+    loops = step(texture(image.shape, 8.0, rng) - 0.9, 0.1)
+    paint(image, BOWEL * (0.5 + 0.12 * mottle + 0.15 * coarse), 1 - pelvis)
+    paint(image, FAT * (0.8 + 0.1 * mottle) * (1 - 0.85 * loops), pelvis)
+    # From the column forward: a dark ligament, uneven fat, the great vessels, which end at L4, fat.
+    ligament = -t - spine.bodies[4].depth
+    front = ligament - 2.0 * np.sin(s / 17.0 + rng.uniform(0, 6)) + 1.5 * mottle
+    vessel = band(front, 6.0, 6.0 + rng.uniform(8.0, 15.0), 1.5) * ramp(down["L4"] - s, 6.0)
     paint(image, FAT * (0.6 + 0.12 * mottle), step(front + 8.0, 0.7) * step(9.0 + 3.0 * mottle - front, 3.0))
     paint(image, BLOOD + 0.05 * mottle, rng.uniform(0.4, 1.0) * vessel)
-    paint(image, CORTEX, step(0.8 - np.abs(-t - spine.bodies[4].depth - 0.5), 0.5) * (1 - pelvis))
-    # Back: muscle and ligaments, fat under the skin, air.
-    fibres = texture(x.shape, (1.0, 3.0), rng)
-    paint(
-        image,
-        MUSCLE * (1 + 0.45 * fibres) + 0.4 * step(mottle + 0.3 * fibres - 0.6, 0.6),
-        step(t + 8.0, 0.7),
-    )
-    under = skin - rng.uniform(6.0, 12.0) - 18.0 * bump(s - down["L5"], 45.0) * rng.uniform(0.3, 1.0)
-    septa = 1 - 0.5 * step(0.12 - np.abs(texture(x.shape, 3.0, rng)), 0.1)
+    paint(image, CORTEX, band(ligament, -0.3, 1.3, 0.5) * (1 - pelvis))
+
+
+def _back(image: Array, t: Array, skin: Array, low: Array, rng: np.random.Generator) -> None:
+    """Paint what lies behind: muscle and ligaments, streaked with fat; fat with septa under the skin."""
+    fibres, mottle = texture(image.shape, (1.0, 3.0), rng), texture(image.shape, 6.0, rng)
+    streaks = 0.4 * step(mottle + 0.3 * fibres - 0.6, 0.6)
+    paint(image, MUSCLE * (1 + 0.45 * fibres) + streaks, step(t + 8.0, 0.7))
+    under = skin - rng.uniform(6.0, 12.0) - rng.uniform(5.0, 18.0) * bump(low, 45.0)
+    septa = 1 - 0.5 * step(0.12 - np.abs(texture(image.shape, 3.0, rng)), 0.1)
     paint(image, CORTEX, step(t - under + 2.5, 0.7))
     paint(image, FAT * septa, step(t - under, 0.7))
-    # Canal: epidural fat around the sac, the sac itself with cord and nerve roots, both ending at S2.
+
+
+def _canal(image: Array, s: Array, t: Array, down: dict[str, float], rng: np.random.Generator) -> None:
+    """Paint the canal down to S2: ligaments, epidural fat, most behind the discs, and the thecal sac."""
     tail = ramp(s - down["L5"], 9.0)
-    gap = 1.3 + rng.uniform(2.0, 6.0) * tail
+    front = 1.3 + rng.uniform(2.0, 6.0) * tail
     width = rng.uniform(12.5, 16.5) + rng.uniform(-1.5, 1.5) * np.sin(s / 40.0) - 5.0 * tail
-    back = gap + width
+    back = front + width
     interval = np.cos(2 * np.pi * (s - down["L3"]) / (down["L4"] - down["L3"]))
     fat = back + 1.0 + np.clip(rng.uniform(0.5, 3.5) - 3.0 * interval, 0.0, 5.0) + 3.0 * tail
-    open_ = ramp(down["S2"] + 6.0 - s, 3.0)
-    paint(image, 0.7 * MARROW, step(t + 6.0, 0.5) * step(1.0 - t, 0.5))
-    paint(image, CORTEX, step(t + 0.3, 0.5) * step(fat + 1.5 - t, 0.5) * open_)
-    paint(image, FAT * 0.9, step(t - 0.8 - 0.5 * (1 - tail), 0.5) * step(fat - t, 0.5) * open_)
-    paint(image, CORTEX, step(t - gap + 0.7, 0.4) * step(back + 0.7 - t, 0.4) * open_)
-    paint(
-        image,
-        _sac(s, (t - gap) / width, down["L1"] + rng.uniform(-10.0, 14.0), rng),
-        band(t, gap, back, PIXEL_MM) * open_,
-    )
-    # Air, behind a thin skin.
-    paint(image, 0.35, step(t - skin, 0.5))
-    paint(image, 0.0, step(t - skin - 1.5, 0.5))
-    return image
+    above = ramp(down["S2"] + 6.0 - s, 3.0)
+    paint(image, 0.7 * MARROW, band(t, -6.0, 1.0, 0.5))
+    paint(image, CORTEX, band(t, -0.3, fat + 1.5, 0.5) * above)
+    paint(image, FAT * 0.9, band(t, 1.3 - 0.5 * tail, fat, 0.5) * above)
+    paint(image, CORTEX, band(t, front - 0.7, back + 0.7, 0.4) * above)
+    sac = _sac(s, (t - front) / width, down["L1"] + rng.uniform(-10.0, 14.0), rng)
+    paint(image, sac, band(t, front, back, PIXEL_MM) * above)
+
+
+def _air(image: Array, outside: Array) -> None:
+    """Paint a thin skin and the air behind it."""
+    paint(image, 0.35, step(outside, 0.5))
+    paint(image, 0.0, step(outside - 1.5, 0.5))
 
 
 def _sac(s: Array, depth: Array, conus: float, rng: np.random.Generator) -> Array:
@@ -188,11 +185,10 @@ def _disc(image: Array, plate: Plate, wet: float, rng: np.random.Generator) -> N
     paint(image[window], signal, step(-edge, PIXEL_MM))
 
 
-def _skin(spine: Spine, s: Array, rng: np.random.Generator) -> Array:
-    """Return how far behind the column the skin lies at each ``s``, in mm."""
-    low = _down(spine, spine.bodies[6])
-    seat = rng.uniform(2.0, 16.0) * bump(s - low, 50.0)
-    return np.asarray(rng.normal(58.0, 4.0) + seat + 1.5 * np.sin(s / 23.0 + rng.uniform(0, 6)))
+def _skin(low: Array, rng: np.random.Generator) -> Array:
+    """Return how far behind the column the skin lies, in mm, by the distance ``low`` down from L5."""
+    seat = rng.uniform(2.0, 16.0) * bump(low, 50.0)
+    return np.asarray(rng.normal(58.0, 4.0) + seat + 1.5 * np.sin(low / 23.0 + rng.uniform(0, 6)))
 
 
 def _coil(x: Array, y: Array, depth: Array, rng: np.random.Generator) -> Array:
@@ -212,22 +208,18 @@ def _scan(image: Array, rng: np.random.Generator) -> NDArray[np.float32]:
     return np.asarray(magnitude, dtype=np.float32)
 
 
-def _down(spine: Spine, plate: Plate) -> float:
-    """Return the ``s`` of a plate's back."""
-    place = plate.at(1.0, 0.0)
-    s, _ = _frame(spine.wall, place[:1], place[1:])
-    return float(s[0])
-
-
 def _edge(plate: Plate, shape: tuple[int, ...]) -> tuple[tuple[slice, slice], Array, Array]:
-    """Return a window around a plate, and in it the edge function and the distance to the edge in mm."""
+    """Return a window around a plate, and in it the edge function and the distance to the edge.
+
+    The distance is in mm, negative inside, and infinite where the edge is farther than 4 mm.
+    """
     reach = 0.5 * np.hypot(plate.depth + 2 * plate.back, plate.height + 2 * abs(plate.dome)) + 3.0
     low = np.clip((plate.centre - reach) / PIXEL_MM, 0, np.array(shape[::-1]) - 2).astype(int)
     high = np.clip((plate.centre + reach) / PIXEL_MM, low + 2, shape[::-1]).astype(int)
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     level = plate.level(*_points(window))
     x, y = _points(window)
-    distance = KDTree(plate.outline()).query(np.stack([x, y], axis=-1))[0]
+    distance = KDTree(plate.outline()).query(np.stack([x, y], axis=-1), distance_upper_bound=4.0)[0]
     return window, level, np.copysign(distance, level)
 
 

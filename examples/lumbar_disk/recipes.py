@@ -16,7 +16,7 @@ class Recipe:
         width: The network's width; the paper's is 64.
         steps: Training steps.
         batch: Discs per training step, and per attack.
-        lr: Adamax's learning rate.
+        lr: Adamax's learning rate; the paper's is 0.001.
         radii: Linf radii of the attack, ascending, 0 first: the clean images.
         attack_steps: Steps of each attack; the paper takes 100.
         seed: Decides the phantoms, the split, the training and the attacks' random starts.
@@ -41,9 +41,9 @@ def phantom_recipe() -> Recipe:
         test_patients=6,
         size=128,
         width=16,
-        steps=800,
+        steps=1000,
         batch=16,
-        lr=0.002,
+        lr=0.001,
         radii=(0.0, 0.01, 0.03, 0.07),
         attack_steps=100,
         seed=0,
@@ -56,10 +56,10 @@ def spider_recipe() -> Recipe:
         patients=None,
         test_patients=6,
         size=128,
-        width=24,
+        width=16,
         steps=4000,
         batch=16,
-        lr=0.002,
+        lr=0.001,
         radii=(0.0, 0.01, 0.03, 0.07),
         attack_steps=100,
         seed=0,
