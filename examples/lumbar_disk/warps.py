@@ -86,7 +86,8 @@ class TPS:
         limits = self.centres.new_tensor([size[1], size[0]]) - 1 + MARGIN
         outside = ((self.centres < -MARGIN) | (self.centres > limits)).flatten(1).any(1)
         bound = _ERROR[self.kernel] * torch.linalg.vector_norm(self.weights, dim=(1, 2))
-        return outside | (bound > TOLERANCE)
+        uncertain: Tensor = outside | (bound > TOLERANCE)
+        return uncertain
 
     def _take(self, index: Tensor | slice) -> TPS:
         return TPS(self.centres[index], self.weights[index], self.affine[index], self.kernel)
@@ -157,7 +158,7 @@ def fit(
 
 
 def border_anchors(size: tuple[int, int]) -> Tensor:
-    """Sixteen points on an image's border that a warp keeps in place: its corners, and three more on each side.
+    """Sixteen points on an image's border that a warp keeps in place: its corners and three on each side.
 
     Those on the sides stand at the quarters of the image's width and height: at 32, 64 and 96 of 128 pixels.
 
@@ -243,7 +244,7 @@ def _pixels(size: tuple[int, int], like: Tensor) -> Tensor:
 
 
 def _squared_distances(one: Tensor, other: Tensor) -> Tensor:
-    """Squared distances ``(B, M, N)`` in units of 64 pixels, by differences: exact where points nearly meet."""
+    """Squared distances ``(B, M, N)`` in units of 64 pixels, by differences: exact where points meet."""
     x, y = ((one[:, :, None, axis] - other[:, None, :, axis]) / UNIT for axis in range(2))
     return x.square_().add_(y.square_())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.draw import polygon2mask
@@ -60,12 +60,14 @@ def test_a_box_has_its_corners_in_order():
     assert np.allclose(np.abs(corners), [35 - (35 / 5.25 - 10 / 3), 10], atol=0.35)
 
 
+@settings(deadline=None)
 @given(shapes, st.floats(-60, 60), st.floats(0.5, 2.0), st.floats(-50, 50), st.floats(-50, 50))
 def test_landmarks_follow_a_turned_scaled_and_shifted_outline(points, degrees, scale, dx, dy):
     expected = moved(landmarks(points), degrees, scale, (dx, dy))
     assert np.allclose(landmarks(moved(points, degrees, scale, (dx, dy))), expected, atol=1e-5)
 
 
+@settings(deadline=None)
 @given(shapes, st.integers(0, 399), st.booleans(), st.booleans())
 def test_start_direction_and_closing_of_the_outline_do_not_matter(points, start, reverse, close):
     other = np.roll(points, start, axis=0)
@@ -74,6 +76,7 @@ def test_start_direction_and_closing_of_the_outline_do_not_matter(points, start,
     assert np.allclose(landmarks(other), landmarks(points), atol=0.15)  # half a sample
 
 
+@settings(deadline=None)
 @given(shapes)
 def test_arcs_are_even_by_arc_length_and_counter_clockwise(points):
     placed = landmarks(points)
