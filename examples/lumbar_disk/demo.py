@@ -1,0 +1,260 @@
+"""The thinnest complete path through the study: data, training, the paper's attack, a table, figures.
+
+The attack is the paper's Algorithm 1 (section 2.3) with Adamax and alpha = eps / 5; the table's three
+measures are its Eqs (13) to (15), the first two under attack on the contour, the third under attack on the
+mask.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from advreg import (
+    Adamax,
+    J_IND_reg,
+    J_IND_seg,
+    PerExample,
+    Threat,
+    contour_dice,
+    dice,
+    linf,
+    on,
+    pgd_attack,
+    point_error,
+)
+
+from . import figures, phantom, spider
+from .discs import Discs, crops, hold_out
+from .files import sha256, write
+from .recipes import Recipe
+from .train import Heads, fit
+from .unet import UNet
+
+OBJECTIVES: dict[str, PerExample] = {"contour": on("contour", J_IND_reg), "mask": on("mask", J_IND_seg)}
+COLUMNS = ("radius", "point_error_px", "contour_dice", "mask_dice")
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set split by patient; ``manifest`` says where each patient came from, and went."""
+
+    train: Discs
+    test: Discs
+    manifest: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """The test set under attack on one head at one radius.
+
+    Attributes:
+        x: ``(N, 1, S, S)`` adversarial images; at radius 0 the clean ones.
+        output: The network's answers to them, both heads.
+    """
+
+    x: torch.Tensor
+    output: Heads
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `run` found and wrote: the table's rows by radius, and the files."""
+
+    rows: tuple[Row, ...]
+    files: tuple[Path, ...]
+
+
+def load(
+    recipe: Recipe, root: Path | None = None, *, series: str = "t2_SPACE", progress: bool = False
+) -> Data:
+    """Draw phantoms, or read SPIDER where the recipe has no number of patients; crop, and split by patient.
+
+    Args:
+        recipe: The recipe.
+        root: SPIDER's folder; needed for real patients alone.
+        series: Which of SPIDER's series.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        FileNotFoundError: If the folder is not SPIDER's; see `spider.read`.
+        ValueError: If real patients are asked for without a root, a file is not as it should be, or there are
+            too few patients to split.
+    """
+    sources: dict[str, Any]
+    if recipe.patients is not None:
+        numbers = tqdm(range(recipe.patients), desc="draw patients", unit="patient", disable=not progress)
+        slices = [phantom.patient(recipe.seed, number) for number in numbers]
+        sources = {one.patient: {"phantom_seed": recipe.seed, "index": i} for i, one in enumerate(slices)}
+    elif root is None:
+        raise ValueError(
+            "real patients need a root: the folder that holds SPIDER's `images` and `masks`; got none."
+        )
+    else:
+        slices = spider.read(root, series, progress=progress)
+        pairs = zip(slices, spider.files(root, series), strict=True)
+        sources = {
+            one.patient: {path.relative_to(root).as_posix(): sha256(path) for path in pair}
+            for one, pair in pairs
+        }
+    test = hold_out(sources, recipe.test_patients, recipe.seed)
+    train_discs, test_discs = crops(slices, recipe.size).split(test)
+    manifest = {
+        "train_discs": len(train_discs),
+        "test_discs": len(test_discs),
+        "test_patients": list(test),
+        "train_patients": [name for name in sources if name not in test],
+        "sources": sources,
+    }
+    return Data(train_discs, test_discs, manifest)
+
+
+def attack(
+    net: UNet, test: Discs, recipe: Recipe, *, progress: bool = False
+) -> dict[tuple[float, str], Attacked]:
+    """Attack each head at each radius with the paper's attack; radius 0 is the clean images.
+
+    Returns:
+        The test set under each attack, by radius and head.
+    """
+    found = {}
+    places = torch.split(torch.arange(len(test)), recipe.batch)
+    jobs = [(radius, head) for radius in recipe.radii for head in OBJECTIVES]
+    with tqdm(total=len(jobs) * len(places), desc="attack", unit="batch", disable=not progress) as bar:
+        for radius, head in jobs:
+            bar.set_postfix(radius=radius, head=head)
+            parts = []
+            for part in places:
+                parts.append(_worst(net, test, part, radius, head, recipe))
+                bar.update()
+            x = torch.cat(parts)
+            with torch.inference_mode():
+                outputs = [net(some) for some in torch.split(x, recipe.batch)]
+            found[radius, head] = Attacked(
+                x, {key: torch.cat([out[key] for out in outputs]) for key in OBJECTIVES}
+            )
+    return found
+
+
+def table(found: dict[tuple[float, str], Attacked], test: Discs, radii: Sequence[float]) -> tuple[Row, ...]:
+    """Return one row per radius, means over the test discs: `COLUMNS`, the paper's Eqs (13) to (15)."""
+    size = (test.images.shape[-2], test.images.shape[-1])
+    rows = []
+    for radius in radii:
+        contour, mask = found[radius, "contour"].output["contour"], found[radius, "mask"].output["mask"]
+        measures = (
+            point_error(contour, test.contours),
+            contour_dice(contour, test.contours, size=size),
+            dice(mask, test.masks),
+        )
+        rows.append(
+            dict(zip(COLUMNS, (radius, *(measure.mean().item() for measure in measures)), strict=True))
+        )
+    return tuple(rows)
+
+
+def run(recipe: Recipe, data: Data, out: Path, *, command: str, progress: bool = False) -> Report:
+    """Train, attack, and write table, summary, weights and figures.
+
+    Args:
+        recipe: The recipe that ``data`` was loaded with.
+        data: The split data.
+        out: The folder to write to; made if it is not there. Files of an earlier run are replaced, each at
+            once.
+        command: What the user typed; goes into the summary.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The rows, and every file written.
+    """
+    began = time.perf_counter()
+    net = fit(
+        data.train,
+        width=recipe.width,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        lr=recipe.lr,
+        seed=recipe.seed,
+        progress=progress,
+    )
+    trained = time.perf_counter()
+    found = attack(net, data.test, recipe, progress=progress)
+    rows = table(found, data.test, recipe.radii)
+    summary = {
+        "command": command,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("advreg", "torch", "numpy")},
+        "recipe": asdict(recipe),
+        "threads": torch.get_num_threads(),
+        "seconds": {"train": round(trained - began, 1), "attack": round(time.perf_counter() - trained, 1)},
+        "table": rows,
+        "data": data.manifest,
+    }
+    images = {radius: {head: found[radius, head] for head in OBJECTIVES} for radius in recipe.radii}
+    out.mkdir(parents=True, exist_ok=True)
+    files = (
+        write(out / "table.csv", lambda path: path.write_text(_csv(rows), encoding="utf-8")),
+        write(out / "table.md", lambda path: path.write_text(_markdown(rows), encoding="utf-8")),
+        write(
+            out / "summary.json",
+            lambda path: path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8"),
+        ),
+        write(out / "model.pt", lambda path: torch.save(net.state_dict(), path)),
+        write(out / "attack.png", figures.attack_figure(images, data.test).savefig),
+        write(out / "curve.png", figures.curve_figure(rows).savefig),
+    )
+    return Report(rows, files)
+
+
+def _worst(
+    net: UNet, test: Discs, places: torch.Tensor, radius: float, head: str, recipe: Recipe
+) -> torch.Tensor:
+    """Return the adversarial images of some of the test discs."""
+    some = test.take(places.tolist())
+    if radius == 0:
+        return some.images
+    result = pgd_attack(
+        net,
+        some.images,
+        some.target(),
+        objective=OBJECTIVES[head],
+        threat=Threat(linf, radius),
+        rule=Adamax(0.2),
+        steps=recipe.attack_steps,
+        seed=recipe.seed,
+        index=places,
+    )
+    return result.x
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    """Format the table with full precision."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown(rows: Sequence[Row]) -> str:
+    """Format the table for people."""
+    lines = ["| Linf radius | point error (px) | contour Dice | mask Dice |", "|---:|---:|---:|---:|"]
+    lines += [
+        f"| {row['radius']:g} | {row['point_error_px']:.2f} | {row['contour_dice']:.3f} | "
+        f"{row['mask_dice']:.3f} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,126 @@
+"""The engine: Algorithm 1 of the paper as a generator, knowing neither model nor target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from advreg.norms import per_example
+from advreg.threats import Threat
+from advreg.types import Rule
+
+
+class Iterate(NamedTuple):
+    """One point of an ascent.
+
+    Attributes:
+        x: The point, `(B, *input)`, inside the threat.
+        value: The function there, `(B,)`.
+        gradient: The gradient whose step led here, `(B, *input)`; None at the start.
+    """
+
+    x: Tensor
+    value: Tensor
+    gradient: Tensor | None
+
+
+def ascend(
+    function: Callable[[Tensor], Tensor],
+    centre: Tensor,
+    *,
+    threat: Threat,
+    rule: Rule[Any],
+    start: Tensor | None = None,
+) -> Iterator[Iterate]:
+    """Climb `function` inside a threat: `x <- project(x + alpha * direction)`, without end.
+
+    Each iterate costs one evaluation; the gradient that leads to the next is taken only when the next is
+    asked for. So N steps cost N + 1 evaluations and N gradients, of the input alone. Stopping, tracing and
+    keeping the best are up to whoever consumes the iterates. Works under `torch.no_grad` and
+    `torch.inference_mode`, and leaves the grad mode of the consumer alone.
+
+    Args:
+        function: Points `(B, *input)` to values `(B,)`, differentiable. Examples must not interact.
+        centre: The centre of the threat, `(B, *input)`.
+        threat: Where `x` may be.
+        rule: How a step is made.
+        start: The first point, projected onto the threat first; by default the centre.
+
+    Yields:
+        `Iterate(x, value, gradient)`, beginning with the start.
+
+    Raises:
+        TypeError: `function` does not return a tensor of `(B,)`.
+        ValueError: The value does not depend on the point; a relative size and an infinite radius.
+
+    Example:
+        >>> from itertools import islice
+        >>> import torch
+        >>> from advreg import Steepest, Threat, ascend, linf
+        >>> centre = torch.full((1, 2), 0.5)
+        >>> climb = ascend(lambda x: x.sum(1), centre, threat=Threat(linf, 0.3), rule=Steepest(0.5))
+        >>> [round(point.value.item(), 2) for point in islice(climb, 4)]
+        [1.0, 1.3, 1.6, 1.6]
+
+    Source:
+        Chen et al., section 2.3, Algorithm 1.
+    """
+    alpha = _length(rule, threat, centre)
+    x = threat.project(centre if start is None else start, centre).detach()
+    state, gradient = rule.init(x), None
+    while True:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            x = x.clone() if x.is_inference() else x.detach()
+            x.requires_grad_()
+            value = function(x)
+            check_value(value, x)
+            if not value.requires_grad:
+                raise ValueError(_DETACHED)
+        yield Iterate(x.detach(), value.detach(), gradient)
+        with torch.inference_mode(mode=False):
+            gradient = _gradient(value, x)
+            with torch.no_grad():
+                direction, state = rule.step(gradient, state, threat.steps_at(x))
+                x = threat.project(x + alpha * direction, centre)
+
+
+def check_value(value: Any, x: Tensor) -> None:
+    """Insist on one number per example of `x`, `(B, *input)`."""
+    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+        came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(
+            f"an objective must return one number per example, a tensor of shape ({len(x)},); got {came}: "
+            "reduce over all but the first dimension, for example loss.flatten(1).mean(1), "
+            "and turn a loss's own reduction off with reduction='none'"
+        )
+
+
+def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:
+    if not rule.relative:
+        return rule.size
+    if threat.largest == float("inf"):
+        raise ValueError(
+            f"a step of {rule.size} radii has no length at an infinite radius: give it in the units of the "
+            f"input, {type(rule).__name__}(0.01, relative=False)"
+        )
+    if isinstance(threat.radius, Tensor):
+        radius = threat.radius.to(centre.device)
+        return per_example((rule.size * radius.double()).to(centre.dtype).expand(len(centre)), centre)
+    return rule.size * threat.radius
+
+
+def _gradient(value: Tensor, x: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(value, x, torch.ones_like(value), allow_unused=True)
+    if gradient is None:
+        raise ValueError(_DETACHED)
+    return gradient
+
+
+_DETACHED = (
+    "the objective does not depend on the input through differentiable operations, so it has no gradient: "
+    "look for .detach(), .item(), .argmax(), thresholds, numpy or torch.no_grad() in the model or the "
+    "objective, and attack what comes before them"
+)
