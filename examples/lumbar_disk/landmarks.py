@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from .outlines import signed_area
+
 Array = NDArray[np.float64]
 
 ARCS = ("left", "bottom", "right", "top")
@@ -85,8 +87,8 @@ def outline(mask: NDArray[Any], name: str = "the disc") -> Array:
         ndimage.binary_fill_holes(np.pad(mask, pad)).astype(np.float64), _SMOOTHING
     )
     lines = cast("list[Array]", contour_generator(z=_joined(soft, name)).lines(0.5))
-    points = max(lines, key=lambda line: abs(_signed_area(line)))[:-1] - pad
-    return points[::-1] if _signed_area(points) > 0 else points
+    points = max(lines, key=lambda line: abs(signed_area(line)))[:-1] - pad
+    return points[::-1] if signed_area(points) > 0 else points
 
 
 def landmarks(points: NDArray[np.floating[Any]], name: str = "the disc") -> Array:
@@ -129,7 +131,7 @@ def landmarks(points: NDArray[np.floating[Any]], name: str = "the disc") -> Arra
             f"{corners.shape} with {int(np.isfinite(corners).sum())} finite numbers. "
             f"From a mask, call `outline` first."
         )
-    area = _signed_area(corners)
+    area = signed_area(corners)
     if abs(area) < 1e-9 * max(float(np.ptp(corners, axis=0).max()) ** 2, 1e-300):
         raise ValueError(
             f"{name}: its outline encloses no area (its points lie on a line). "
@@ -245,12 +247,6 @@ def _moment(points: Array, i: int, j: int) -> float:
     step = np.roll(points, -1, axis=0) - points
     x, y = np.moveaxis(points[:, None] + step[:, None] * (nodes[:, None] + 1) / 2, -1, 0)
     return float(np.sum((x**i * y ** (j + 1)) @ weights * step[:, 0]) / (2 * (j + 1)))
-
-
-def _signed_area(points: Array) -> float:
-    """The area inside a closed outline, negative if it runs counter-clockwise on the screen."""
-    x, y = points.T
-    return float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y) / 2)
 
 
 def _evenly(points: Array, places: Array) -> Array:
