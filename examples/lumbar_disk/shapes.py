@@ -1,7 +1,7 @@
 """Statistical shape models of disc contours, and which contours are discs at all (paper, section 2.1).
 
-A shape is a contour of K points (x, y) in pixels of the crop. The model is a principal component analysis of
-the training shapes as they lie in the crop, without alignment: SSM-P3, P5 and P10 keep 3, 5 and 10 components.
+A shape is a contour of K points (x, y) in pixels of the crop. The model is a principal component analysis
+of the training shapes as they lie in the crop, without alignment; SSM-P3, P5 and P10 keep 3, 5 and 10 modes.
 """
 
 from __future__ import annotations
