@@ -34,6 +34,7 @@ docs: .venv/installed  ## build docs/_build/html, warnings as errors
 
 bench: .venv/bench  ## speed and memory as ratios in one run; needs a quiet machine
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/augment.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv docs/_build results .pytest_cache .mypy_cache .ruff_cache

@@ -46,7 +46,7 @@ def outline(mask: NDArray[Any], name: str = "the disc") -> Array:
 
     Holes are filled, crumbs (components under 5 % of the largest) are left out, and the outline is the 0.5
     level of the mask smoothed by a Gaussian of one pixel. A disc annotated in pieces, as collapsed discs
-    often are, is bridged by a strip two pixels wide along the shortest gap.
+    often are, is bridged by a strip 1.5 pixels wide along the shortest gap.
 
     Args:
         mask: ``(H, W)`` bool, true inside the disc.
@@ -182,12 +182,12 @@ def _joined(soft: Array, name: str) -> Array:
 
 
 def _strip(shape: tuple[int, ...], start: Array, end: Array) -> Array:
-    """A soft mask of a strip two pixels wide between two pixels (row, column)."""
+    """A soft mask of a strip 1.5 pixels wide between two pixels (row, column)."""
     offset = np.moveaxis(np.indices(shape, dtype=np.float64), 0, -1) - start
     step = end - start
     along = np.clip(offset @ step / (step @ step), 0.0, 1.0)
     distance: Array = np.linalg.norm(offset - along[..., None] * step, axis=-1)
-    return (1.5 - distance).clip(0.0, 1.0)
+    return (1.25 - distance).clip(0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def kernel_sum(name: KernelName, centres: Tensor, weights: Tensor, size: tuple[i
     Args:
         name: The kernel.
         centres: ``(B, K, 2)``, (x, y) in pixels, at most `MARGIN` pixels outside the image.
-        weights: ``(B, K, 2)``. Up to a constant the error is proportional to them: see `warps.TPS.grid`.
+        weights: ``(B, K, 2)``. The error grows with the largest of them: see `warps.TPS.grid`.
         size: Rows and columns ``(H, W)``.
 
     Returns:
