@@ -1,9 +1,9 @@
-"""The demo's two figures: discs under attack (the paper's Figs 1, 8 and 9), and the table as curves."""
+"""Figures: discs under attack (the paper's Figs 1, 8 and 9), tables as curves, virtual samples (Fig. 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from matplotlib.axes import Axes
@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 
 from advreg import contour_dice, dice
 
+from .augment import Samples
 from .discs import Discs
+from .shapes import ShapeModel
 from .train import Heads
 
 TRUTH, ANSWER = "red", "lime"
@@ -83,6 +85,68 @@ def curve_figure(rows: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
+def virtual_figure(real: Discs, samples: Samples) -> Figure:
+    """Show how virtual samples come about, one per row (the paper's Fig. 2).
+
+    Left, the real image that lends its texture, with its own shape; middle, the virtual shape over the real
+    one (dashed); right, the virtual image with the virtual shape.
+
+    Args:
+        real: The discs of the stream.
+        samples: Some of its samples.
+
+    Returns:
+        The figure, not yet written.
+    """
+    count = len(samples.index)
+    figure = Figure(figsize=(8.0, 2.9 * count), dpi=110, layout="constrained")
+    for row, place in zip(figure.subplots(count, 3, squeeze=False), range(count), strict=True):
+        source = int(samples.source[place])
+        before, after = real.contours[source], samples.contours[place]
+        row[0].imshow(real.images[source, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+        _closed(row[0], before, TRUTH)
+        _closed(row[1], before, "gray", "--")
+        _closed(row[1], after, TRUTH)
+        row[2].imshow(samples.images[place, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+        _closed(row[2], after, TRUTH)
+        name = f"patient {real.patients[source]}, {real.levels[source]}"
+        titles = (name, "virtual shape", f"virtual image {int(samples.index[place])}")
+        for axes, title in zip(row, titles, strict=True):
+            axes.set_title(title, fontsize=10)
+            _frame(axes, (samples.images.shape[-2], samples.images.shape[-1]))
+    return figure
+
+
+def modes_figure(model: ShapeModel, size: tuple[int, int]) -> Figure:
+    """Show each mode of a shape model at -2 (blue), 0 (black) and +2 (red) standard deviations.
+
+    Args:
+        model: The shape model.
+        size: Rows and columns (H, W) of the crop.
+
+    Returns:
+        The figure, not yet written.
+    """
+    count = len(model.modes)
+    columns = min(count, 5)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(2.6 * columns, 0.4 + 2.75 * rows), dpi=110, layout="constrained")
+    figure.suptitle(
+        f"{count} modes, {100 * model.explained:.1f} % of the variation: -2 (blue), 0, +2 (red) SD"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.set_visible(False)
+    for mode, axes in enumerate(grid[:count]):
+        codes = torch.zeros(3, count)
+        codes[:, mode] = torch.tensor([-2.0, 0.0, 2.0])
+        for shape, colour in zip(model.decode(codes), ("tab:blue", "black", "tab:red"), strict=True):
+            _closed(axes, shape, colour)
+        axes.set_title(f"mode {mode + 1}: {100 * float(model.shares[mode]):.1f} %", fontsize=10)
+        _frame(axes, size)
+    return figure
+
+
 def _attack_row(
     row: Sequence[Axes], radius: float, heads: Mapping[str, Attacked], test: Discs, place: int
 ) -> None:
@@ -108,11 +172,15 @@ def _attack_row(
     titles = (name, f"contour, Dice {scores[0]:.2f}", f"mask, Dice {scores[1]:.2f}", "perturbation / radius")
     for axes, title in zip(row, titles, strict=True):
         axes.set_title(title, fontsize=9)
-        axes.set(xticks=[], yticks=[], xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))
+        _frame(axes, size)
 
 
-def _closed(axes: Axes, contour: torch.Tensor, colour: str) -> None:
+def _closed(axes: Axes, contour: torch.Tensor, colour: str, style: str = "-") -> None:
     """Draw a closed contour ``(K, 2)``."""
     x, y = torch.cat([contour, contour[:1]]).numpy().T
-    kwargs: dict[str, Any] = {"color": colour, "linewidth": 1.3}
-    axes.plot(x, y, **kwargs)
+    axes.plot(x, y, color=colour, linewidth=1.3, linestyle=style)
+
+
+def _frame(axes: Axes, size: tuple[int, int]) -> None:
+    """Show exactly the pixels of an image of ``size``, without ticks."""
+    axes.set(xticks=[], yticks=[], xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5), aspect="equal")
