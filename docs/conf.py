@@ -10,14 +10,13 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "sphinx.ext.mathjax",
 ]
 html_theme = "furo"
 html_title = f"advreg {release}"
 html_static_path = []
 exclude_patterns = ["_build"]
 default_role = "code"
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -25,5 +24,5 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_custom_sections = [("Source", "returns_style"), ("Warns", "returns_style")]
+napoleon_custom_sections = ["Source"]
 nitpicky = False
