@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from . import demo as study
-from . import recipes
+from . import prepare as prepared
+from . import recipes, spider, virtual
+from .mesh import KernelName
+from .sources import Kind, Options
 from .unet import UNet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -72,9 +76,7 @@ def demo(
     recipe, one for each kind of --data.
     """
     recipe = recipes.phantom_recipe() if data is Source.phantom else recipes.spider_recipe()
-    for name in ("root", "series") if data is Source.phantom else ("patients",):
-        if _typed(context, name):
-            raise typer.BadParameter(f"--{name} has no meaning with --data {data.value}; leave it out.")
+    _refuse(context, data, ("root", "series") if data is Source.phantom else ("patients",))
     options: dict[str, Any] = {
         "patients": patients,
         "test_patients": test_patients,
@@ -102,12 +104,148 @@ def demo(
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
 
+@app.command()
+def prepare(
+    context: typer.Context,
+    data: Annotated[
+        Kind,
+        typer.Option(
+            help="SPIDER as downloaded, a folder of images and contours, the paper's .mat crops, or "
+            "synthetic patients."
+        ),
+    ],
+    root: Annotated[
+        Path | None, typer.Option(help="The folder of the data. For all but --data phantom.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File to write. By default results/DATA.npz.")
+    ] = None,
+    series: Annotated[
+        list[str], typer.Option(help="SPIDER's series to read: t1, t2, t2_SPACE; may be repeated.")
+    ] = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    patients: Annotated[int, typer.Option(min=2, help="Phantoms to draw. For --data phantom.")] = 54,
+    size: Annotated[int, typer.Option(min=16, help="Side of a crop in pixels.")] = 128,
+    test_patients: Annotated[
+        int,
+        typer.Option(min=1, help="Patients drawn for the test, where no overview.csv of SPIDER decides it."),
+    ] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split, and of phantoms.")] = 0,
+) -> None:
+    """Crop every disc, place its 176 landmarks, split by patient, and keep all of it in one file.
+
+    The file names its sources and is checked against them: a second run leaves it alone unless a source or an
+    option has changed. Discs that cannot be served are named with the reason, and left out.
+    """
+    _refuse(
+        context,
+        data,
+        {"phantom": ("root", "series"), "spider": ("patients",)}.get(data, ("series", "patients")),
+    )
+    options = Options(data, root, tuple(series), size, patients, test_patients, seed)
+    path = out or Path("results") / f"{data}.npz"
+    try:
+        manifest, reasons = prepared.prepare(options, path, command=_command(context), progress=True)
+    except (OSError, ValueError) as error:
+        typer.echo(f"lumbar-disk: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo("".join(f"{reason}\n" for reason in reasons), nl=False)
+    typer.echo(f"{'wrote' if reasons else 'up to date:'} {path}\n{prepared.counts(manifest)}")
+
+
+@app.command()
+def augment(
+    context: typer.Context,
+    data: Annotated[
+        Path,
+        typer.Option("--prepared", help="What `lumbar-disk prepare` wrote; its training discs are used."),
+    ],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for report, figures and samples.")
+    ] = Path("results/virtual"),
+    components: Annotated[
+        int, typer.Option(min=1, help="Modes of the shape model; the paper's are 3, 5 and 10.")
+    ] = 10,
+    count: Annotated[
+        int, typer.Option(min=0, help="Samples to store, about 34 kB each at 128 pixels; 0 for none.")
+    ] = 640_000,
+    kernel: Annotated[
+        KernelName, typer.Option(help="r2logr, the thin plate; r, as in the paper's released code.")
+    ] = "r2logr",
+    shard: Annotated[int, typer.Option(min=1, help="Samples per file.")] = 4096,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+) -> None:
+    """Draw virtual discs from a shape model and bend real images to them, as the paper does.
+
+    Reports the variation that the shape models cover and how many shapes are implausible, draws the paper's
+    Fig. 2 and the modes, and stores the samples in shards. A run that is killed goes on where it was.
+    """
+    try:
+        split = prepared.load(data)
+        report = virtual.run(
+            split.train,
+            out,
+            components=components,
+            count=count,
+            command=_command(context),
+            manifest={"prepared": data.as_posix(), "arrays": split.manifest["arrays"]},
+            seed=seed,
+            kernel=kernel,
+            shard=shard,
+            progress=True,
+        )
+    except (OSError, ValueError) as error:
+        typer.echo(f"lumbar-disk: {error}", err=True)
+        raise typer.Exit(2) from None
+    console = Console()
+    console.print(_covered(report))
+    for path in (*report.files, *report.shards[:1]):
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+    if len(report.shards) > 1:
+        console.print(f"and {len(report.shards) - 1} more shards", highlight=False)
+
+
+def _covered(report: virtual.Augmented) -> Table:
+    """Lay the shape models' report out for the terminal."""
+    shown = Table(
+        title="Shape models of the training discs",
+        caption=f"implausible, fold: of the first {virtual.LOOKED_AT} virtual shapes; folded: of all pixels",
+    )
+    headings = (
+        "model",
+        "variation covered",
+        "the paper's",
+        "implausible, redrawn",
+        "maps that fold",
+        "folded",
+    )
+    for heading in headings:
+        shown.add_column(heading, justify="right")
+    for components, share in report.explained.items():
+        found = report.plausibility[components]
+        published = virtual.PUBLISHED.get(components)
+        shown.add_row(
+            f"SSM-P{components}",
+            f"{100 * share:.1f} %",
+            "" if published is None else f"{100 * published:.1f} %",
+            *(f"{100 * found[name]:.1f} %" for name in ("implausible", "folds", "folded")),
+        )
+    return shown
+
+
+def _refuse(context: typer.Context, data: str, names: Sequence[str]) -> None:
+    """Refuse options that the kind of data has no use for."""
+    for name in names:
+        if _typed(context, name):
+            raise typer.BadParameter(f"--{name} has no meaning with --data {data}; leave it out.")
+
+
 def _command(context: typer.Context) -> str:
     """Return the command line that repeats this run."""
     words = ["lumbar-disk", str(context.info_name)]
     for name, value in context.params.items():
         if _typed(context, name):
-            words += ["--" + name.replace("_", "-"), str(value)]
+            for one in value if isinstance(value, list | tuple) else (value,):
+                words += ["--" + name.replace("_", "-"), str(one)]
     return shlex.join(words)
 
 
@@ -117,7 +255,7 @@ def _typed(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def _shown(report: study.Report, recipe: recipes.Recipe, split: study.Data) -> Table:
+def _shown(report: study.Report, recipe: recipes.Recipe, split: prepared.Prepared) -> Table:
     """Lay the table out for the terminal."""
     shown = Table(
         title=f"{len(split.test)} unseen discs; width {recipe.width}, {len(split.train)} training discs",

@@ -11,10 +11,9 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -33,10 +32,12 @@ from advreg import (
     point_error,
 )
 
-from . import figures, phantom, spider
-from .discs import Discs, crops, hold_out
-from .files import sha256, write
+from . import figures, spider
+from .discs import Discs
+from .files import write
+from .prepare import Prepared, build
 from .recipes import Recipe
+from .sources import Options
 from .train import Heads, fit
 from .unet import UNet
 
@@ -44,15 +45,6 @@ OBJECTIVES: dict[str, PerExample] = {"contour": on("contour", J_IND_reg), "mask"
 COLUMNS = ("radius", "point_error_px", "contour_dice", "mask_dice")
 
 Row = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set split by patient; ``manifest`` says where each patient came from, and went."""
-
-    train: Discs
-    test: Discs
-    manifest: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,8 +69,8 @@ class Report:
 
 
 def load(
-    recipe: Recipe, root: Path | None = None, *, series: str = "t2_SPACE", progress: bool = False
-) -> Data:
+    recipe: Recipe, root: Path | None = None, *, series: str = spider.SERIES, progress: bool = False
+) -> Prepared:
     """Draw phantoms, or read SPIDER where the recipe has no number of patients; crop, and split by patient.
 
     Args:
@@ -92,32 +84,17 @@ def load(
         ValueError: If real patients are asked for without a root, a file is not as it should be, or there are
             too few patients to split.
     """
-    sources: dict[str, Any]
+    options = Options(
+        "spider" if recipe.patients is None else "phantom",
+        root,
+        series=(series,),
+        size=recipe.size,
+        test_patients=recipe.test_patients,
+        seed=recipe.seed,
+    )
     if recipe.patients is not None:
-        numbers = tqdm(range(recipe.patients), desc="draw patients", unit="patient", disable=not progress)
-        slices = [phantom.patient(recipe.seed, number) for number in numbers]
-        sources = {one.patient: {"phantom_seed": recipe.seed, "index": i} for i, one in enumerate(slices)}
-    elif root is None:
-        raise ValueError(
-            "real patients need a root: the folder that holds SPIDER's `images` and `masks`; got none."
-        )
-    else:
-        slices = spider.read(root, series, progress=progress)
-        pairs = zip(slices, spider.files(root, series), strict=True)
-        sources = {
-            one.patient: {path.relative_to(root).as_posix(): sha256(path) for path in pair}
-            for one, pair in pairs
-        }
-    test = hold_out(sources, recipe.test_patients, recipe.seed)
-    train_discs, test_discs = crops(slices, recipe.size).split(test)
-    manifest = {
-        "train_discs": len(train_discs),
-        "test_discs": len(test_discs),
-        "test_patients": list(test),
-        "train_patients": [name for name in sources if name not in test],
-        "sources": sources,
-    }
-    return Data(train_discs, test_discs, manifest)
+        options = replace(options, patients=recipe.patients)
+    return build(options, progress=progress)
 
 
 def attack(
@@ -164,7 +141,7 @@ def table(found: dict[tuple[float, str], Attacked], test: Discs, radii: Sequence
     return tuple(rows)
 
 
-def run(recipe: Recipe, data: Data, out: Path, *, command: str, progress: bool = False) -> Report:
+def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bool = False) -> Report:
     """Train, attack, and write table, summary, weights and figures.
 
     Args:

@@ -7,8 +7,9 @@ Crops keep that convention.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,12 +19,16 @@ from scipy.spatial import distance  # type: ignore[import-untyped]
 
 from advreg import rasterise
 
-from .outlines import Array, landmarks
+from .landmarks import landmarks
+from .outlines import Array
+from .shapes import plausible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 LEVELS = ("L5/S1", "L4/L5", "L3/L4", "L2/L3", "L1/L2")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,17 @@ class Slice:
     Attributes:
         patient: The patient's name; the unit of every split.
         image: ``(H, W)`` float32 raw intensities; row 0 is superior, column 0 anterior.
-        pixel_mm: Side of a (square) pixel in mm.
+        pixel_mm: Side of a (square) pixel in mm; nan where it is not known.
         outlines: Closed disc boundaries ``(n, 2)`` in pixels (see the module's convention) by name of level,
-            any of `LEVELS`; the first point need not be repeated at the end.
+            `LEVELS` in SPIDER; the first point need not be repeated at the end.
+        refused: Discs that the slice shows but that cannot be served: the reason by name of level.
     """
 
     patient: str
     image: NDArray[np.float32]
     pixel_mm: float
     outlines: Mapping[str, Array]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,10 +57,11 @@ class Disc:
 
     Attributes:
         patient: The patient's name.
-        level: One of `LEVELS`.
+        level: Which disc of the patient, in SPIDER one of `LEVELS`.
         image: ``(S, S)`` float32 in [0, 1].
-        contour: ``(176, 2)`` float32 points (x, y) in pixels of the crop, in the order of `landmarks`.
-        pixel_mm: Side of a pixel of the crop in mm.
+        contour: ``(176, 2)`` float32 points (x, y) in pixels of the crop, in the order of
+            `landmarks.landmarks`: four arcs of 44, left, bottom, right, top.
+        pixel_mm: Side of a pixel of the crop in mm; nan where it is not known.
     """
 
     patient: str
@@ -71,7 +79,7 @@ class Discs:
         images: ``(N, 1, S, S)`` float32 in [0, 1].
         contours: ``(N, 176, 2)`` float32 (x, y) in pixels.
         masks: ``(N, 1, S, S)`` float32, 1 inside the contour: `advreg.rasterise` of the contours.
-        pixel_mm: ``(N,)`` float32 side of a crop's pixel in mm.
+        pixel_mm: ``(N,)`` float32 side of a crop's pixel in mm; nan where it is not known.
         patients: The patient of each disc.
         levels: The level of each disc.
     """
@@ -174,9 +182,7 @@ def crop(source: Slice, level: str, size: int = 128, context: float = 1.5) -> Di
 
     The square stands on the centre of the disc's bounding box; its side is ``context`` times the disc's
     diameter (the largest distance between two of its points), so that a tilted disc fills as much of it as a
-    flat one. Intensities are interpolated linearly, after a Gaussian against aliasing where the image
-    shrinks; beyond the image's edge the edge is repeated. Each crop is normalised to [0, 1] by its own
-    minimum and maximum.
+    flat one. For the image see `cut`, for the points `landmarks.landmarks`.
 
     Args:
         source: The patient's slice.
@@ -188,20 +194,64 @@ def crop(source: Slice, level: str, size: int = 128, context: float = 1.5) -> Di
         The disc, with the contour in pixels of the crop.
 
     Raises:
-        ValueError: If the slice has no such disc, or the crop has one intensity only.
+        ValueError: If the slice has no such disc, its outline leaves the slice, crosses itself or is not a
+            disc's, or the crop has one intensity only.
     """
+    name = f"patient {source.patient}, {level}"
     if level not in source.outlines:
         raise ValueError(
             f"patient {source.patient} has no outline for {level!r}; expected one of "
             f"{sorted(source.outlines)}."
         )
-    contour = landmarks(source.outlines[level])
+    contour = landmarks(source.outlines[level], name)
+    low, high = contour.min(axis=0), contour.max(axis=0)
+    height, width = source.image.shape
+    if low.min() < -0.5 or high[0] > width - 0.5 or high[1] > height - 0.5:
+        raise ValueError(
+            f"{name}: its outline reaches from x {low[0]:.1f} to {high[0]:.1f} and from y {low[1]:.1f} to "
+            f"{high[1]:.1f}, and the image has {width} columns and {height} rows. Expected points (x, y) in "
+            "pixels, x along a row: are the two exchanged, or is the disc partly outside?"
+        )
     side = context * distance.pdist(contour).max()
     step = side / size  # slice pixels per crop pixel
-    origin = (
-        contour.min(axis=0) + contour.max(axis=0) - side + step
-    ) / 2  # centre of the crop's top-left pixel
-    image = source.image.astype(np.float32)
+    origin = (low + high - side + step) / 2  # centre of the crop's top-left pixel
+    placed = (contour - origin) / step
+    if not plausible(torch.from_numpy(placed)[None], (size, size)).item():
+        raise ValueError(
+            f"{name}: its outline crosses or touches itself. Order its points along the disc's edge, or "
+            "leave this disc out."
+        )
+    return Disc(
+        patient=source.patient,
+        level=level,
+        image=cut(source.image, origin, step, size, name),
+        contour=placed.astype(np.float32),
+        pixel_mm=source.pixel_mm * step,
+    )
+
+
+def cut(
+    image: NDArray[np.floating[Any]], origin: Array, step: float, size: int, name: str
+) -> NDArray[np.float32]:
+    """Resample a square of an image, and normalise it to [0, 1] by its own minimum and maximum.
+
+    Intensities are interpolated linearly, after a Gaussian against aliasing where the image shrinks; beyond
+    the image's edge the edge is repeated.
+
+    Args:
+        image: ``(H, W)`` intensities.
+        origin: Where the centre of the result's top-left pixel lies in the image, (x, y) in pixels.
+        step: Pixels of the image per pixel of the result.
+        size: Side of the result in pixels.
+        name: The disc, for messages.
+
+    Returns:
+        ``(size, size)`` float32 in [0, 1].
+
+    Raises:
+        ValueError: If the square has one intensity only, or some that are not finite.
+    """
+    image = image.astype(np.float32)
     if step > 1.0:
         image = ndimage.gaussian_filter(image, (step - 1.0) / 2, mode="nearest")
     image = ndimage.affine_transform(
@@ -210,18 +260,39 @@ def crop(source: Slice, level: str, size: int = 128, context: float = 1.5) -> Di
     low, high = float(image.min()), float(image.max())
     if not low < high:
         raise ValueError(
-            f"patient {source.patient}, {level}: every pixel of the crop is {low}, or some are not finite; "
+            f"{name}: every pixel of the crop is {low}, or some are not finite; "
             "expected an image with contrast. Look at the slice, or leave this disc out."
         )
-    return Disc(
-        patient=source.patient,
-        level=level,
-        image=np.clip((image - low) / (high - low), 0.0, 1.0).astype(np.float32),
-        contour=((contour - origin) / step).astype(np.float32),
-        pixel_mm=source.pixel_mm * step,
-    )
+    return np.asarray(np.clip((image - low) / (high - low), 0.0, 1.0), dtype=np.float32)
+
+
+def cropped(source: Slice, size: int = 128) -> tuple[list[Disc], dict[str, str]]:
+    """Crop every disc of a slice; a disc that cannot be served is refused, and the others are kept.
+
+    Returns:
+        The discs, in the order of `LEVELS` and then of the slice; and for each refused disc, those that the
+        slice was read without among them, the reason by name of level.
+    """
+    known = [level for level in LEVELS if level in source.outlines]
+    discs, refused = [], dict(source.refused)
+    for level in (*known, *(level for level in source.outlines if level not in LEVELS)):
+        try:
+            discs.append(crop(source, level, size))
+        except ValueError as error:
+            refused[level] = str(error)
+    return discs, refused
 
 
 def crops(slices: Iterable[Slice], size: int = 128) -> Discs:
-    """Crop every outlined disc of every slice: patient by patient, from `LEVELS`' first to its last."""
-    return Discs.of([crop(one, level, size) for one in slices for level in LEVELS if level in one.outlines])
+    """Crop every disc of every slice, patient by patient; the reason of each refused disc is logged.
+
+    Raises:
+        ValueError: If no disc is left.
+    """
+    discs = []
+    for one in slices:
+        found, refused = cropped(one, size)
+        discs += found
+        for reason in refused.values():
+            _log.warning("refused: %s", reason)
+    return Discs.of(discs)

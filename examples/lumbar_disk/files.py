@@ -1,7 +1,8 @@
-"""Files: written whole or not at all, and told apart by their content."""
+"""Files: written whole or not at all, told apart by their content; and tables as people save them."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections.abc import Callable
@@ -23,3 +24,43 @@ def sha256(path: Path) -> str:
     """Return a file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
+    """Read a CSV file with a heading, separated by commas, semicolons or tabs; more columns do not matter.
+
+    Args:
+        path: The file, UTF-8 with or without a byte-order mark.
+        needed: The columns that it must have, in lower case.
+
+    Returns:
+        The rows: text without blanks around it, by heading in lower case. Empty rows are left out.
+
+    Raises:
+        ValueError: If the file is no text, a needed column is missing, or a row is shorter than those.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Save it as CSV in UTF-8.") from error
+    heading = lines[0] if lines else ""
+    table = csv.reader(lines, delimiter=max(",;\t", key=heading.count))
+    names = [name.strip().lower() for name in next(table, [])]
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(
+            f"{path}: expected columns {', '.join(needed)} in its first line; got {heading!r}, without "
+            f"{', '.join(missing)}. Add a heading."
+        )
+    rows = []
+    for cells in table:
+        if not "".join(cells).strip():
+            continue
+        row = {name: cell.strip() for name, cell in zip(names, cells, strict=False)}
+        if any(name not in row for name in needed):
+            raise ValueError(
+                f"{path}, line {table.line_num}: expected {len(names)} columns ({', '.join(names)}); got "
+                f"{len(cells)}. Complete or remove the line."
+            )
+        rows.append(row)
+    return rows

@@ -18,8 +18,8 @@ from typing import Any, cast
 import numpy as np
 from contourpy import contour_generator
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import KDTree
+from scipy import ndimage  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.spatial import KDTree  # type: ignore[import-untyped]
 
 from .outlines import signed_area
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from scipy.fft import next_fast_len
+from scipy.fft import next_fast_len  # type: ignore[import-untyped]  # scipy ships no types
 from torch import Tensor
 
 KernelName = Literal["r2logr", "r"]

@@ -2,7 +2,8 @@
 
 SPIDER: van der Graaf et al., Scientific Data 11:264 (2024), doi 10.1038/s41597-024-03090-w. Mask values:
 100 the spinal canal, 201 to 205 the lumbar discs from L5/S1 up to L1/L2, 206 and on the thoracic ones above,
-1 to 25 vertebrae.
+1 to 25 vertebrae, 101 to 125 those that are partly visible. Beside the two folders ``overview.csv`` may say
+which patients are for training and which for validation.
 """
 # mypy: allow-untyped-calls
 # (SimpleITK ships no types.)
@@ -10,77 +11,145 @@ SPIDER: van der Graaf et al., Scientific Data 11:264 (2024), doi 10.1038/s41597-
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import contourpy
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
 from numpy.typing import NDArray
+from scipy import ndimage  # type: ignore[import-untyped]  # scipy ships no types
 from tqdm import tqdm
 
 from .discs import LEVELS, Slice
-from .outlines import signed_area
+from .files import read_table
+from .landmarks import outline
+from .outlines import Array
 
 CANAL = 100
 DISC_LABELS = {201 + i: level for i, level in enumerate(LEVELS)}
+SERIES = "t2_SPACE"
+OVERVIEW = "overview.csv"
 MIN_DISC_MM2 = 30.0  # a sliver: the slice only grazes the disc, and its outline says little of its shape
+MIN_DISC_PIXELS = 40
+SUBSETS = {"training": "train", "validation": "test"}
 
 # Axes left, posterior, inferior: a numpy array of the volume is (inferior, posterior, left), so that one
 # sagittal slice has its rows from superior to inferior and its columns from anterior to posterior.
 ORIENTATION = "LPI"
 
+_CONTEXT = 1.5  # side of the square that outlines are found in over the disc's extent, as in crops
+_GRID = 256  # its pixels: of 96, 128, 192, 256 and the stored ones the best Dice on SPIDER's worst discs
+_CRUMB = 0.05  # of the largest component: annotation noise, which shall not decide the square
+
 _log = logging.getLogger(__name__)
 
 
-def read(root: Path | str, series: str = "t2_SPACE", *, progress: bool = False) -> list[Slice]:
-    """Read the mid-sagittal slice of every patient.
+def read(root: Path | str, *series: str, progress: bool = False) -> list[Slice]:
+    """Read the mid-sagittal slice of every volume.
 
     Args:
         root: The folder that holds ``images`` and ``masks``.
-        series: Which series: the files ``<patient>_<series>.mha``. One series, so that no patient comes
-            twice.
+        series: Which series, any of "t1", "t2" and "t2_SPACE", the default: the files
+            ``<patient>_<series>.mha``. A patient with several comes once for each.
         progress: Whether to show a progress bar.
 
     Returns:
-        One slice per patient, in the order of their names, numbers by value.
+        The slices, in the order of the patients' names, numbers by value.
 
     Raises:
         FileNotFoundError: If the folder has no such images, or an image has no mask.
         ValueError: If a file is not what it should be; see `read_patient`.
     """
-    bar = tqdm(files(root, series), desc="read patients", unit="patient", disable=not progress)
+    bar = tqdm(files(root, *series), desc="read volumes", unit="volume", disable=not progress)
     return [read_patient(image, mask) for image, mask in bar]
 
 
-def files(root: Path | str, series: str = "t2_SPACE") -> list[tuple[Path, Path]]:
-    """Return each patient's image and mask; arguments, order and errors as for `read`."""
-    images = sorted(
-        (Path(root) / "images").glob(f"*_{series}.mha"), key=lambda path: _natural(_patient(path))
-    )
-    if not images:
-        raise FileNotFoundError(
-            f"no images/*_{series}.mha under {Path(root)}. Expected SPIDER's layout: {Path(root)}/images and "
-            f"{Path(root)}/masks with files <patient>_{series}.mha; give its folder as the root, or another "
-            "series."
-        )
-    pairs = [(image, image.parent.parent / "masks" / image.name) for image in images]
+def files(root: Path | str, *series: str) -> list[tuple[Path, Path]]:
+    """Return each volume's image and mask; arguments, order and errors as for `read`."""
+    root = Path(root)
+    images = []
+    for one in series or (SERIES,):
+        found = list((root / "images").glob(f"*_{one}.mha"))
+        if not found:
+            raise FileNotFoundError(
+                f"no images/*_{one}.mha under {root}. Expected SPIDER's layout: {root}/images and "
+                f"{root}/masks with files <patient>_{one}.mha; give its folder as the root, or another "
+                "series."
+            )
+        images += sorted(found)
+    pairs = [
+        (image, root / "masks" / image.name) for image in sorted(images, key=lambda x: _natural(patient(x)))
+    ]
     missing = [mask for _, mask in pairs if not mask.is_file()]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(pairs)} images have no mask; the first missing file is {missing[0]}. "
-            "Download the masks too, or move images without one out of "
-            f"{missing[0].parent.parent / 'images'}."
+            f"Download the masks too, or move images without one out of {root / 'images'}."
         )
     return pairs
 
 
+def patient(path: Path) -> str:
+    """Return the name of a file's patient, the file's up to the first underscore."""
+    return path.name.split("_", 1)[0]
+
+
+def overview(root: Path | str, images: Sequence[Path]) -> dict[str, str] | None:
+    """Read from ``overview.csv`` on which side of the split each patient is.
+
+    The columns ``new_file_name`` (with or without an extension) and ``subset`` are used. Rows of the
+    images' series that have no file are named in a warning.
+
+    Args:
+        root: The folder that holds ``overview.csv``.
+        images: The images that are to be split.
+
+    Returns:
+        "train" (subset training) or "test" (validation) by patient; None where there is no such file.
+
+    Raises:
+        ValueError: If a column is missing, an image has no row, a subset is neither, or a patient is on both
+            sides.
+    """
+    path = Path(root) / OVERVIEW
+    if not path.is_file():
+        return None
+    rows = {_stem(row["new_file_name"]): row["subset"] for row in read_table(path, "new_file_name", "subset")}
+    series = {_series(image.name) for image in images}
+    files_there = {_stem(image.name) for image in images}
+    absent = [name for name in rows if _series(name) in series and name not in files_there]
+    if absent:
+        _log.warning("%s: %d rows have no file under images: %s", path, len(absent), ", ".join(absent))
+    sides: dict[str, str] = {}
+    for image in images:
+        subset = rows.get(_stem(image.name))
+        if subset is None:
+            without = [one.name for one in images if _stem(one.name) not in rows]
+            raise ValueError(
+                f"{path} has no row for {len(without)} of {len(images)} images: {', '.join(without)}. Add "
+                "rows (new_file_name, subset), move these images away, or remove the file for a random split."
+            )
+        side = SUBSETS.get(subset.lower())
+        if side is None:
+            raise ValueError(
+                f"{path}: the subset of {_stem(image.name)} is {subset!r}; expected one of {sorted(SUBSETS)}."
+            )
+        if sides.setdefault(patient(image), side) != side:
+            raise ValueError(
+                f"{path} puts series of patient {patient(image)} on both sides of the split. Give all of a "
+                "patient's rows one subset."
+            )
+    return sides
+
+
 def read_patient(image_path: Path | str, mask_path: Path | str) -> Slice:
-    """Read one patient: the sagittal slice with the largest area of canal and lumbar discs, and the outlines.
+    """Read one volume: the sagittal slice with the largest area of canal and lumbar discs, and the outlines.
 
     Any stored orientation gives the same slice; in-plane pixels that are not square are resampled to squares
-    of the finer spacing. An oblique volume is read along its own axes nearest to the patient's. A disc that
-    is absent from the slice, or only grazed by it, is left out and the reason logged.
+    of the finer spacing. An oblique volume is read along its own axes nearest to the patient's. Outlines are
+    found on a grid that is square in mm and scaled to the disc, so that they do not depend on the shape of
+    the stored pixels. A disc that is absent from the slice, only grazed by it, cut by its border or in pieces
+    far apart is refused with the reason, and the others are kept.
 
     Args:
         image_path: The volume, ``<patient>_<series>.mha``.
@@ -91,38 +160,36 @@ def read_patient(image_path: Path | str, mask_path: Path | str) -> Slice:
 
     Raises:
         ValueError: If a file cannot be read as a volume of one value per voxel, the two grids differ, the
-            mask is not of whole numbers, or it shows no lumbar disc in the chosen slice.
+            mask is not of whole numbers, or the volume has no lumbar disc.
     """
     image_path, mask_path = Path(image_path), Path(mask_path)
     image, mask = _volume(image_path), _volume(mask_path)
     _check_grids(image, mask, image_path, mask_path)
-    labels = sitk.GetArrayFromImage(mask)
-    if not np.array_equal(labels, np.round(labels)):
+    labels = sitk.GetArrayViewFromImage(mask)
+    if labels.dtype.kind not in "iu" and not np.array_equal(labels, np.round(labels)):
         raise ValueError(
             f"{mask_path}: a mask holds whole numbers; got fractions (smoothed on resampling?). Use the "
             "original file."
         )
-    wanted = np.isin(labels, [CANAL, *DISC_LABELS])
-    middle = int(wanted.sum(axis=(0, 1)).argmax())
+    discs = (labels >= min(DISC_LABELS)) & (labels <= max(DISC_LABELS))
+    if not discs.any():
+        raise ValueError(
+            f"{mask_path}: no lumbar disc; expected labels 201 (L5/S1) to 205 (L1/L2), found "
+            f"{[int(label) for label in np.unique(labels)]}. Is it a SPIDER mask of a lumbar scan?"
+        )
+    middle = int((discs | (labels == CANAL)).sum(axis=(0, 1)).argmax())
     column_mm, row_mm = image.GetSpacing()[1:]
     pixel_mm = min(column_mm, row_mm)
-    outlines: dict[str, NDArray[np.floating[Any]]] = {}
+    outlines, refused = {}, {}
     for label, level in DISC_LABELS.items():
-        outline = _outline(labels[:, :, middle] == label)
-        area = 0.0 if outline is None else abs(signed_area(outline)) * column_mm * row_mm
-        if outline is None or area < MIN_DISC_MM2:
-            _log.warning(
-                "%s: %s left out: label %d covers %.0f mm² of the slice", mask_path, level, label, area
-            )
-            continue
-        outlines[level] = outline * (np.array([column_mm, row_mm]) / pixel_mm)
-    if not outlines:
-        raise ValueError(
-            f"{mask_path}: no lumbar disc in the mid-sagittal slice (number {middle}); expected labels 201 "
-            f"(L5/S1) to 205 (L1/L2), found {sorted(np.unique(labels).tolist())} in the volume. Is it a "
-            "SPIDER mask of a lumbar scan?"
-        )
-    return Slice(_patient(image_path), _isotropic(image[middle, :, :], pixel_mm), pixel_mm, outlines)
+        name = f"patient {patient(image_path)}, {level}"
+        try:
+            found = _outline(labels[:, :, middle] == label, np.array([row_mm, column_mm]), name)
+            outlines[level] = found / pixel_mm
+        except ValueError as error:
+            refused[level] = str(error)
+    plane = _isotropic(image[middle, :, :], pixel_mm)
+    return Slice(patient(image_path), plane, pixel_mm, outlines, refused)
 
 
 def _volume(path: Path) -> sitk.Image:
@@ -176,17 +243,46 @@ def _isotropic(plane: sitk.Image, pixel_mm: float) -> NDArray[np.float32]:
     return np.asarray(sitk.GetArrayFromImage(plane), dtype=np.float32)
 
 
-def _outline(region: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Return the edge ``(n, 2)`` of a region's largest component at level 0.5, or None if it is empty."""
-    lines = contourpy.contour_generator(z=np.pad(region, 1).astype(np.float64)).lines(0.5)
-    if not lines:
-        return None
-    return np.asarray(max(lines, key=lambda line: abs(signed_area(line))), dtype=np.float64) - 1.0
+def _outline(region: NDArray[np.bool_], mm: Array, name: str) -> Array:
+    """Return a region's outline ``(n, 2)``, (x, y) in mm from the first pixel's centre.
+
+    Args:
+        region: ``(H, W)``, true inside the disc.
+        mm: The distance of its rows, and of its columns.
+        name: The disc, for messages.
+
+    Raises:
+        ValueError: If there is too little of the disc, it is cut by the border, or `landmarks.outline`
+            refuses it.
+    """
+    pixels = int(region.sum())
+    if pixels * mm.prod() < MIN_DISC_MM2 or pixels < MIN_DISC_PIXELS:
+        raise ValueError(
+            f"{name}: its label covers {pixels * mm.prod():.0f} mm² ({pixels} pixels) of the mid-sagittal "
+            f"slice; at least {MIN_DISC_MM2:g} mm² and {MIN_DISC_PIXELS} pixels are needed."
+        )
+    if region[[0, -1]].any() or region[:, [0, -1]].any():
+        raise ValueError(f"{name}: its mask touches the image's border, so a part of it is not seen.")
+    pieces, _ = ndimage.label(region)
+    sizes = np.bincount(pieces.ravel())[1:]
+    place = np.argwhere(np.isin(pieces, 1 + np.flatnonzero(sizes >= _CRUMB * sizes.max())))
+    low, high = place.min(axis=0) - 0.5, place.max(axis=0) + 0.5
+    step = _CONTEXT * ((high - low) * mm).max() / _GRID
+    origin = (low + high) / 2 * mm - step * (_GRID - 1) / 2
+    square = ndimage.affine_transform(
+        region.astype(np.float32), step / mm, origin / mm, (_GRID, _GRID), order=1
+    )
+    return np.asarray(outline(square > 0.5, name) * step + origin[::-1])
 
 
-def _patient(path: Path) -> str:
-    """Return the patient's name, the file's up to the first underscore."""
-    return path.name.split("_", 1)[0]
+def _stem(name: str) -> str:
+    """Return a file's name without folder and extension."""
+    return Path(name).name.split(".", 1)[0]
+
+
+def _series(name: str) -> str:
+    """Return a file's series, its name from the first underscore on."""
+    return _stem(name).partition("_")[2]
 
 
 def _natural(name: str) -> tuple[int, str]:

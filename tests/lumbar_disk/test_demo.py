@@ -29,7 +29,7 @@ def test_data_are_split_by_patient_and_accounted_for():
     assert set(data.train.patients) == set(data.manifest["train_patients"])
     assert set(data.test.patients) == set(data.manifest["test_patients"])
     assert not set(data.train.patients) & set(data.test.patients)
-    assert len(data.manifest["sources"]) == 3
+    assert {disc["source"] for disc in data.manifest["discs"]} == {"phantom 0", "phantom 1", "phantom 2"}
 
 
 def test_attacks_stay_inside_the_threat_and_harm_the_head_they_attack(attacked):
@@ -122,7 +122,7 @@ def test_the_command_writes_what_it_says(tmp_path):
     ("words", "message"),
     [
         (["--data", "spider", "--root", "nowhere"], "no images/*_t2_SPACE.mha under nowhere"),
-        (["--data", "spider"], "real patients need a root"),
+        (["--data", "spider"], "needs a root: the folder that holds SPIDER"),
         (["--root", "nowhere"], "--root has no meaning with --data phantom"),
         (["--data", "spider", "--root", "nowhere", "--patients", "5"], "--patients has no meaning"),
         (["--patients", "3", "--test-patients", "3"], "cannot hold out 3 of 3 patients"),

@@ -3,9 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
 from skimage.draw import polygon2mask
 
-from lumbar_disk.discs import Disc, Discs, Slice, crop, crops, hold_out
+from lumbar_disk.discs import LEVELS, Disc, Discs, Slice, crop, cropped, crops, hold_out
+from lumbar_disk.landmarks import landmarks
 
 ANGLE = np.arange(720) * (np.pi / 360)
 
@@ -50,12 +52,13 @@ def test_the_contour_lies_where_the_picture_has_its_edge(x, y, a, ratio, tilt, s
 
 def test_a_crop_of_the_images_own_scale_is_a_cut():
     image = np.random.default_rng(0).uniform(size=(200, 200)).astype(np.float32)
-    outline = np.array([[60.5, 70.5], [100.5, 70.5], [100.5, 100.5], [60.5, 100.5]])  # diagonal: 50 pixels
-    square = 64 / 50  # of the diagonal, so that the crop has 64 pixels of the slice
+    outline = np.array([[60.5, 70.5], [100.5, 70.5], [100.5, 86.5], [60.5, 86.5]])  # centre 80.5, 78.5
+    placed = landmarks(outline)
+    square = 64 / pdist(placed).max()  # so that the crop has 64 pixels of the slice
     disc = crop(Slice("p", image, 0.5, {"L1/L2": outline}), "L1/L2", size=64, context=square)
-    cut = image[54:118, 49:113]
+    cut = image[47:111, 49:113]
     np.testing.assert_allclose(disc.image, (cut - cut.min()) / (cut.max() - cut.min()), atol=2e-3)
-    np.testing.assert_allclose(disc.contour[0], [60.5 - 49, 70.5 - 54], atol=2e-3)
+    np.testing.assert_allclose(disc.contour, placed - [49, 47], atol=2e-3)
 
 
 def test_pixels_beyond_the_slice_repeat_its_edge():
@@ -108,6 +111,41 @@ def test_errors_name_patient_and_level():
         crop(the_slice(outline, image), "L1/L2")
     with pytest.raises(ValueError, match=r"patient p, L4/L5: every pixel.*expected an image with contrast"):
         crop(the_slice(outline, 0 * image), "L4/L5")
+
+
+BOW = np.array([[60.0, 60.0], [100.0, 80.0], [100.0, 60.0], [60.0, 84.0], [50.0, 70.0]])  # crosses itself
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda outline: outline[:, ::-1] + [0, 100],
+            r"patient p, L4/L5: its outline reaches.*two exchanged",
+        ),
+        (lambda outline: outline - [80, 0], r"patient p, L4/L5: its outline reaches from x -1"),
+        (lambda outline: outline * np.nan, r"patient p, L4/L5: an outline is an .* finite points"),
+        (lambda outline: BOW, r"patient p, L4/L5: its outline crosses or touches itself"),
+    ],
+    ids=["exchanged", "outside", "nan", "crossed"],
+)
+def test_an_outline_that_is_none_of_the_image_is_refused(change, message):
+    outline, image = ellipse(100, 110, 40, 12, 0.2)
+    with pytest.raises(ValueError, match=message):
+        crop(the_slice(change(outline), image), "L4/L5")
+
+
+def test_refused_discs_are_named_and_the_others_kept_in_the_order_of_levels(caplog):
+    outline, image = ellipse(100, 110, 40, 12, 0.2)
+    outlines = {"own": outline, "L1/L2": outline, "L3/L4": BOW, "L5/S1": outline}
+    one = Slice("p", image.astype(np.float32), 0.5, outlines, refused={"L4/L5": "it is absent"})
+    discs, refused = cropped(one, size=64)
+    assert [disc.level for disc in discs] == [LEVELS[0], LEVELS[4], "own"]
+    assert set(refused) == {"L4/L5", "L3/L4"}
+    assert refused["L4/L5"] == "it is absent"
+    assert crops([one], size=64).levels == ("L5/S1", "L1/L2", "own")
+    assert "refused: it is absent" in caplog.text
+    assert "refused: patient p, L3/L4: its outline crosses" in caplog.text
 
 
 def test_discs_of_one_size_are_needed():

@@ -1,16 +1,22 @@
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+from scipy import ndimage
+from skimage.draw import polygon2mask
 from typer.testing import CliRunner
 
-from lumbar_disk import spider
+from advreg import contour_dice
+from lumbar_disk import prepare, spider
 from lumbar_disk.cli import app
-from lumbar_disk.discs import LEVELS, crops
+from lumbar_disk.discs import LEVELS, Discs, crop, cropped, crops
+from lumbar_disk.landmarks import landmarks
 from lumbar_disk.outlines import signed_area
+from lumbar_disk.sources import Options
 
 # The phantom volume, in mm: an ellipse per disc, a canal behind; all of them on the middle slices alone.
 SIZE_MM = np.array([12.0, 90.0, 180.0])  # left-right, front-back, up-down
@@ -89,28 +95,161 @@ def test_oblong_pixels_become_squares(tmp_path, spacing):
     assert inside > 0.5 + disc.images[disc.masks == 0].mean() / 2
 
 
-def test_a_missing_disc_is_left_out_with_a_reason_and_a_sliver_too(tmp_path, caplog):
-    image, mask = volume((1.0, 0.5, 0.5))
+def changed(mask, change):
+    """The mask with its labels changed in place, as an array (inferior, posterior, left)."""
     labels = sitk.GetArrayFromImage(mask)
+    change(labels)
+    made = sitk.GetImageFromArray(labels)
+    made.CopyInformation(mask)
+    return made
+
+
+def without_l34(labels):
     labels[labels == 203] = 0
+
+
+def with_a_sliver(labels):
     labels[labels == 205] = 0
     labels[4:8, 10:14] = 205
-    changed = sitk.GetImageFromArray(labels)
-    changed.CopyInformation(mask)
-    one = spider.read_patient(*stored(tmp_path, image, changed))
-    assert set(one.outlines) == set(LEVELS) - {"L3/L4", "L1/L2"}
-    assert "L3/L4 left out: label 203 covers 0 mm²" in caplog.text
-    assert "L1/L2 left out: label 205 covers 4 mm²" in caplog.text
 
 
-def test_of_two_components_the_larger_one_is_the_disc(tmp_path):
+def cut_by_the_border(labels):
+    labels[270:290, :30] = 201
+
+
+def in_two_places(labels):
+    labels[5:25, 10:20] = 204
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "reason"),
+    [
+        (without_l34, "L3/L4", r"patient 12, L3/L4: its label covers 0 mm² \(0 pixels\)"),
+        (with_a_sliver, "L1/L2", r"patient 12, L1/L2: its label covers 4 mm² \(16 pixels\).*at least 30 mm²"),
+        (cut_by_the_border, "L5/S1", "patient 12, L5/S1: its mask touches the image's border"),
+        (in_two_places, "L2/L3", "patient 12, L2/L3: its mask has 2 separate components"),
+    ],
+)
+def test_a_disc_that_cannot_be_served_is_refused_by_name_and_the_others_are_kept(
+    tmp_path, change, level, reason
+):
     image, mask = volume((1.0, 0.5, 0.5))
-    labels = sitk.GetArrayFromImage(mask)
-    labels[5:15, 10:20] = 201
-    changed = sitk.GetImageFromArray(labels)
-    changed.CopyInformation(mask)
-    one = spider.read_patient(*stored(tmp_path, image, changed))
-    assert one.outlines["L5/S1"][:, 1].min() > 200
+    one = spider.read_patient(*stored(tmp_path, image, changed(mask, change)))
+    assert set(one.outlines) == set(LEVELS) - {level}
+    assert set(one.refused) == {level}
+    assert re.search(reason, one.refused[level])
+    discs, refused = cropped(one, size=64)
+    assert len(discs) == 4
+    assert refused == one.refused
+
+
+def test_a_crumb_far_away_changes_nothing(tmp_path):
+    image, mask = volume((1.0, 0.5, 0.5))
+    clean = spider.read_patient(*stored(tmp_path, image, mask))
+
+    def crumb(labels):
+        labels[5:9, 10:14] = 201
+
+    one = spider.read_patient(*stored(tmp_path, image, changed(mask, crumb)))
+    np.testing.assert_allclose(one.outlines["L5/S1"], clean.outlines["L5/S1"])
+
+
+def test_partly_visible_vertebrae_other_discs_and_16_bits_change_nothing(tmp_path):
+    image, mask = volume((1.0, 0.5, 0.5))
+    expected = spider.read_patient(*stored(tmp_path, image, mask))
+
+    def more(labels):
+        labels[:20, 5:60][labels[:20, 5:60] == 0] = 207
+        labels[340:, 5:60, 0] = 109  # a lot of it on one lateral slice alone
+        labels[:, 150:, 1] = 125
+
+    wide = sitk.Cast(sitk.Round(image * 100), sitk.sitkInt16)
+    one = spider.read_patient(*stored(tmp_path, wide, changed(sitk.Cast(mask, sitk.sitkUInt16), more)))
+    np.testing.assert_allclose(one.image, 100 * expected.image, atol=0.51)
+    for level in LEVELS:
+        np.testing.assert_array_equal(one.outlines[level], expected.outlines[level])
+
+
+def test_the_slice_is_chosen_by_canal_and_discs_and_not_by_its_number(tmp_path):
+    image, mask = volume((1.0, 0.5, 0.5))
+
+    def shift(labels):
+        labels[:] = np.roll(labels, 4, axis=2)
+
+    ramp = sitk.GetArrayFromImage(image)[0, 0]  # grows by 1 per slice
+    one = spider.read_patient(*stored(tmp_path, image, changed(mask, shift)))
+    assert round(one.image[0, 0] - ramp[0]) in (7, 8, 9, 10)
+    assert len(one.outlines) == 5
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 0.3, 1.2), (1.0, 1.2, 0.3), (4.0, 1.2, 1.2), (4.0, 0.9, 0.9)])
+def test_outlines_depend_little_on_the_shape_of_pixels(tmp_path, spacing):
+    fine, coarse = (
+        [crop(spider.read_patient(*stored(tmp_path, *volume(mm))), level) for level in LEVELS]
+        for mm in ((1.0, 0.25, 0.25), spacing)
+    )
+    for one, other in zip(fine, coarse, strict=True):
+        apart = (one.contour - 63.5) * one.pixel_mm - (other.contour - 63.5) * other.pixel_mm
+        # Crops are centred on their discs, so the landmarks are compared in mm from the disc's middle.
+        assert np.linalg.norm(apart, axis=1).mean() < 0.3 * max(spacing[1:])
+    assert contour_dice(Discs.of(fine).contours, Discs.of(coarse).contours, size=(128, 128)).min() > 0.93
+
+
+def test_a_patient_with_several_series_is_one_patient(tmp_path):
+    pair = volume((4.0, 1.5, 1.5))
+    for patient in ("9", "10"):
+        for series in ("t1", "t2", "t2_SPACE"):
+            stored(tmp_path, *pair, patient=patient, series=series)
+    names = [image.name for image, _ in spider.files(tmp_path, "t2", "t1")]
+    assert names == ["9_t2.mha", "9_t1.mha", "10_t2.mha", "10_t1.mha"]
+    data = prepare.build(Options("spider", tmp_path, series=("t1", "t2"), size=32, test_patients=1))
+    assert len(data.train) == len(data.test) == 10
+    assert set(data.train.patients) | set(data.test.patients) == {"9", "10"}
+    assert not set(data.train.patients) & set(data.test.patients)
+
+
+OVERVIEW = (
+    "sex,Subset,new_file_name\nF,training,1_t2.mha\nF,training,1_t1\nM,Validation,2_t2\nM,training,3_t2\n"
+)
+
+
+def test_the_overview_decides_the_split_and_rows_without_files_are_named(tmp_path, caplog):
+    for patient in "12":
+        stored(tmp_path, *volume((4.0, 1.5, 1.5)), patient=patient, series="t2")
+    (tmp_path / "overview.csv").write_text(OVERVIEW)
+    data = prepare.build(Options("spider", tmp_path, series=("t2",), size=32, test_patients=1))
+    assert set(data.train.patients) == {"1"}
+    assert set(data.test.patients) == {"2"}
+    assert data.manifest["split"] == "by overview.csv"
+    assert "overview.csv" in data.manifest["sources"]
+    assert "1 rows have no file under images: 3_t2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("new_file_name,subset\n1_t2,training\n", "no row for 1 of 2 images: 2_t2.mha.*Add rows"),
+        ("name,subset\n1_t2,training\n", "expected columns new_file_name, subset"),
+        (
+            "new_file_name,subset\n1_t2,training\n2_t2,hidden\n",
+            "subset of 2_t2 is 'hidden'; expected one of .'training', 'validation'.",
+        ),
+        ("new_file_name,subset\n1_t2,training\n2_t2,training\n", "puts all 2 patients on one side, train"),
+    ],
+)
+def test_an_overview_that_decides_nothing_is_refused(tmp_path, table, message):
+    for patient in "12":
+        stored(tmp_path, *volume((4.0, 1.5, 1.5)), patient=patient, series="t2")
+    (tmp_path / "overview.csv").write_text(table)
+    with pytest.raises(ValueError, match=message):
+        prepare.build(Options("spider", tmp_path, series=("t2",), size=32))
+
+
+def test_a_patient_on_both_sides_is_refused(tmp_path):
+    images = [tmp_path / "1_t1.mha", tmp_path / "1_t2.mha"]
+    (tmp_path / "overview.csv").write_text("new_file_name,subset\n1_t1,training\n1_t2,validation\n")
+    with pytest.raises(ValueError, match="series of patient 1 on both sides"):
+        spider.overview(tmp_path, images)
 
 
 def test_patients_come_in_natural_order_and_one_series_alone(tmp_path):
@@ -192,15 +331,21 @@ def test_the_demo_reads_the_layout_and_fingerprints_its_files(tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     sources = json.loads((tmp_path / "out" / "summary.json").read_text())["data"]["sources"]
-    assert set(sources["2"]) == {"images/2_t2_SPACE.mha", "masks/2_t2_SPACE.mha"}
-    assert all(len(digest) == 64 for digest in sources["2"].values())
+    assert set(sources) == {f"{folder}/{n}_t2_SPACE.mha" for folder in ("images", "masks") for n in "12"}
+    assert all(len(one["sha256"]) == 64 for one in sources.values())
 
 
-def test_real_patients():
+@pytest.fixture(scope="module")
+def real():
     folder = os.environ.get("LUMBAR_DATA")
     if not folder:
         pytest.skip("real images: set LUMBAR_DATA to the folder that holds spider/")
-    slices = spider.read(Path(folder) / "spider")
+    pairs = spider.files(Path(folder) / "spider")
+    return [(spider.read_patient(*pair), pair[1]) for pair in pairs]
+
+
+def test_real_patients(real):
+    slices = [one for one, _ in real]
     assert len(slices) == 30
     for one in slices:
         assert tuple(one.outlines) == LEVELS
@@ -216,3 +361,23 @@ def test_real_patients():
     discs = crops(slices)
     assert len(discs) == 150
     assert discs.masks.mean(dim=(1, 2, 3)).min() > 0.015
+
+
+def test_contours_of_real_crops_give_back_the_mask(real):
+    values = []
+    for one, mask in real:
+        labels = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(mask), spider.ORIENTATION))
+        labels = labels[:, :, np.isin(labels, [100, *spider.DISC_LABELS]).sum(axis=(0, 1)).argmax()]
+        for label, level in spider.DISC_LABELS.items():
+            disc = crop(one, level)
+            step = disc.pixel_mm / one.pixel_mm
+            middle = landmarks(one.outlines[level])
+            origin = (middle.min(axis=0) + middle.max(axis=0)) / 2 - 63.5 * step
+            shown = ndimage.affine_transform(
+                (labels == label).astype(np.float32), [step, step], origin[::-1], (128, 128), order=1
+            )
+            inside = polygon2mask((128, 128), disc.contour[:, ::-1])
+            values.append(2 * (inside & (shown > 0.5)).sum() / (inside.sum() + (shown > 0.5).sum()))
+    assert len(values) == 150
+    assert np.median(values) >= 0.98
+    assert min(values) >= 0.93

@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from lumbar_disk import phantom, virtual
+from lumbar_disk.cli import app
 from lumbar_disk.discs import crops
 from lumbar_disk.figures import modes_figure, virtual_figure
 from lumbar_disk.shapes import ShapeModel
@@ -68,3 +70,36 @@ def test_modes_are_drawn_two_deviations_to_either_side(discs, components):
     low, middle, high = (torch.from_numpy(line.get_xydata()[:-1]) for line in axes[0].lines)
     torch.testing.assert_close(middle, model.mean)
     torch.testing.assert_close(high - low, 4 * model.deviations[0] * model.modes[0])
+
+
+def test_the_commands_prepare_and_augment_follow_each_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(virtual, "LOOKED_AT", 10)
+    prepared, out = tmp_path / "discs.npz", tmp_path / "virtual"
+    words = [
+        "--data",
+        "phantom",
+        "--patients",
+        "4",
+        "--test-patients",
+        "1",
+        "--size",
+        "64",
+        "--out",
+        str(prepared),
+    ]
+    assert CliRunner().invoke(app, ["prepare", *words]).exit_code == 0
+    words = ["augment", "--prepared", str(prepared), "--components", "3", "--count", "9", "--shard", "4"]
+    result = CliRunner().invoke(app, [*words, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "SSM-P10" in result.output
+    assert "82.2 %" in result.output
+    assert "and 2 more shards" in result.output
+    assert len(Stored(out)) == 9
+    summary = json.loads((out / "augment.json").read_text())
+    assert summary["stream"]["discs"] == 15  # the training discs alone
+    again = CliRunner().invoke(app, [*words, "--seed", "1", "--out", str(out)])
+    assert again.exit_code == 2
+    assert "seed: there 0, now 1" in again.output
+    missing = CliRunner().invoke(app, ["augment", "--prepared", str(tmp_path / "none.npz")])
+    assert missing.exit_code == 2
+    assert "lumbar-disk prepare" in missing.output
