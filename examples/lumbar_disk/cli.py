@@ -18,7 +18,7 @@ from . import demo as study
 from . import prepare as prepared
 from . import recipes, spider, virtual
 from .mesh import KernelName
-from .sources import Kind, Options
+from .sources import Options
 from .unet import UNet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -29,6 +29,15 @@ class Source(StrEnum):
 
     phantom = "phantom"
     spider = "spider"
+
+
+class Data(StrEnum):
+    """What `prepare` makes crops from."""
+
+    spider = "spider"
+    folder = "folder"
+    mat = "mat"
+    phantom = "phantom"
 
 
 @app.callback()
@@ -108,7 +117,7 @@ def demo(
 def prepare(
     context: typer.Context,
     data: Annotated[
-        Kind,
+        Data,
         typer.Option(
             help="SPIDER as downloaded, a folder of images and contours, the paper's .mat crops, or "
             "synthetic patients."
@@ -141,7 +150,7 @@ def prepare(
         data,
         {"phantom": ("root", "series"), "spider": ("patients",)}.get(data, ("series", "patients")),
     )
-    options = Options(data, root, tuple(series), size, patients, test_patients, seed)
+    options = Options(data.value, root, tuple(series), size, patients, test_patients, seed)
     path = out or Path("results") / f"{data}.npz"
     try:
         manifest, reasons = prepared.prepare(options, path, command=_command(context), progress=True)

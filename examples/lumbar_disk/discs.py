@@ -203,7 +203,8 @@ def crop(source: Slice, level: str, size: int = 128, context: float = 1.5) -> Di
             f"patient {source.patient} has no outline for {level!r}; expected one of "
             f"{sorted(source.outlines)}."
         )
-    contour = landmarks(source.outlines[level], name)
+    with np.errstate(all="ignore"):  # an outline that crosses itself may have no frame; it is refused here
+        contour = landmarks(source.outlines[level], name)
     low, high = contour.min(axis=0), contour.max(axis=0)
     height, width = source.image.shape
     if low.min() < -0.5 or high[0] > width - 0.5 or high[1] > height - 0.5:

@@ -256,7 +256,7 @@ def _opened(path: Path) -> tuple[Arrays, Manifest]:
     try:
         with zipfile.ZipFile(path):  # a bare .npy, which np.load would read, is refused here
             pass
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             manifest: Manifest = json.loads(file["manifest"].tobytes())
             arrays = {name: file[name] for name in ARRAYS}
         reason = "" if manifest["arrays"] == _checksums(arrays) else "arrays do not match their checksums"

@@ -246,7 +246,7 @@ def _grey(pixels: NDArray[Any], path: Path) -> NDArray[np.float32]:
 def _npz(path: Path) -> dict[str, NDArray[Any]]:
     """Read all arrays of an .npz."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return dict(file)
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a damaged archive
         raise ValueError(f"{path}: cannot be read as a numpy archive: {error}. Write it again.") from error

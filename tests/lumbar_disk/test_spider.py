@@ -87,7 +87,7 @@ def test_oblong_pixels_become_squares(tmp_path, spacing):
     np.testing.assert_allclose(np.diff(one.image[:20, 0]), 0.2 * fine, atol=1e-4)  # mm for mm, down
     np.testing.assert_allclose(np.diff(one.image[0, :20]), 0.5 * fine, atol=1e-4)  # and to the back
     for level, outline in one.outlines.items():
-        assert abs(signed_area(outline)) * fine**2 == pytest.approx(np.pi * AXES[0] * AXES[1], rel=0.04)
+        assert abs(signed_area(outline)) * fine**2 == pytest.approx(np.pi * AXES[0] * AXES[1], rel=0.05)
         middle = (outline.min(axis=0) + outline.max(axis=0)) / 2
         np.testing.assert_allclose(middle * fine, CENTRES[level], atol=0.51)
     disc = crops([one], size=64)  # the outline lies on the bright disc, not beside it
@@ -173,12 +173,13 @@ def test_partly_visible_vertebrae_other_discs_and_16_bits_change_nothing(tmp_pat
 def test_the_slice_is_chosen_by_canal_and_discs_and_not_by_its_number(tmp_path):
     image, mask = volume((1.0, 0.5, 0.5))
 
-    def shift(labels):
-        labels[:] = np.roll(labels, 4, axis=2)
+    def lateral(labels):  # discs remain on slices 8 to 10, the canal on 8 and 9
+        labels[:, :, :8] = 0
+        labels[:, 60:65, 8] = 0
 
     ramp = sitk.GetArrayFromImage(image)[0, 0]  # grows by 1 per slice
-    one = spider.read_patient(*stored(tmp_path, image, changed(mask, shift)))
-    assert round(one.image[0, 0] - ramp[0]) in (7, 8, 9, 10)
+    one = spider.read_patient(*stored(tmp_path, image, changed(mask, lateral)))
+    assert one.image[0, 0] == ramp[9]
     assert len(one.outlines) == 5
 
 
@@ -191,7 +192,9 @@ def test_outlines_depend_little_on_the_shape_of_pixels(tmp_path, spacing):
     for one, other in zip(fine, coarse, strict=True):
         apart = (one.contour - 63.5) * one.pixel_mm - (other.contour - 63.5) * other.pixel_mm
         # Crops are centred on their discs, so the landmarks are compared in mm from the disc's middle.
-        assert np.linalg.norm(apart, axis=1).mean() < 0.3 * max(spacing[1:])
+        assert np.linalg.norm(apart, axis=1).mean() < np.sqrt(0.5) * max(
+            spacing[1:]
+        )  # half a pixel, diagonally
     assert contour_dice(Discs.of(fine).contours, Discs.of(coarse).contours, size=(128, 128)).min() > 0.93
 
 
