@@ -31,9 +31,9 @@ from torch.nn import functional
 
 from advreg import __version__, rasterise
 from lumbar_disk import phantom, spider
+from lumbar_disk.augment import Stream
 from lumbar_disk.discs import crops
-from lumbar_disk.landmarks import landmarks
-from lumbar_disk.shapes import ShapeModel, plausible
+from lumbar_disk.shapes import ShapeModel
 from lumbar_disk.warps import border_anchors, fit, warp
 
 SIZE = (128, 128)
@@ -138,19 +138,12 @@ def samples(options):
     """Images, virtual shapes and real shapes: SSM-P10 of the data, and images drawn at random."""
     slices = spider.read(options.data) if options.data else phantom.patients(30, seed=0)
     discs = crops(slices)
-    contours = torch.from_numpy(np.stack([landmarks(contour.numpy()) for contour in discs.contours]))
-    model = ShapeModel.fit(contours, 10)
-    drawn = model.sample(0, torch.arange(20 * options.samples))
-    virtual = drawn[plausible(drawn, SIZE)][: options.samples]
-    index = torch.randint(len(discs), (len(virtual),), generator=torch.Generator().manual_seed(0))
-    anchors = border_anchors(SIZE).expand(len(virtual), -1, -1)
-    source = torch.cat([virtual, anchors], 1)
-    return (
-        discs.images[index],
-        source,
-        torch.cat([discs.contours[index].double(), anchors], 1),
-        discs.contours,
-    )
+    stream = Stream(discs, ShapeModel.fit(discs.contours, 10))
+    drawn = stream.at(torch.arange(options.samples))
+    anchors = border_anchors(SIZE).expand(len(drawn.index), -1, -1)
+    virtual = torch.cat([drawn.contours.double(), anchors], 1)
+    real = torch.cat([discs.contours[drawn.source].double(), anchors], 1)
+    return discs.images[drawn.source], virtual, real, discs.contours
 
 
 def seconds(function, batch, *tensors):

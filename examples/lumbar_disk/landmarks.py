@@ -138,7 +138,13 @@ def landmarks(points: NDArray[np.floating[Any]], name: str = "the disc") -> Arra
             f"Look at this disc's annotation, or leave it out."
         )
     dense = _evenly(corners[::-1] if area > 0 else corners, np.arange(_SAMPLES) / _SAMPLES)
-    starts = _corners(_Frame.of(dense)(dense) * [_LENGTHWISE, 1.0])
+    frame = _Frame.of(dense)
+    if frame.thickness[0] <= 0:
+        raise ValueError(
+            f"{name}: its outline crosses itself: what one part encloses, another takes away. Order its "
+            f"points along the disc's edge, or leave this disc out."
+        )
+    starts = _corners(frame(dense) * [_LENGTHWISE, 1.0])
     lengths = np.diff(starts, append=starts[0]) % 1.0
     if not np.isclose(lengths.sum(), 1.0) or lengths.min() < 1e-3:
         raise ValueError(

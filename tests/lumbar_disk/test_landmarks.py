@@ -166,6 +166,9 @@ def test_a_mask_it_cannot_serve_is_refused_by_name_and_reason(mask, error, reaso
         outline(mask, "L4/L5")
 
 
+TURN = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+
+
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
@@ -173,6 +176,7 @@ def test_a_mask_it_cannot_serve_is_refused_by_name_and_reason(mask, error, reaso
         (np.full((8, 2), np.nan), "at least 4 finite points"),
         (np.zeros((8, 3)), "at least 4 finite points"),
         (np.stack([np.arange(8.0), np.arange(8.0)], 1), "encloses no area"),
+        (np.stack([30 * np.cos(TURN), 8 * np.sin(2 * TURN + 0.6) + 4 * np.sin(TURN)], 1), "crosses itself"),
     ],
 )
 def test_an_outline_it_cannot_serve_is_refused(points, reason):
