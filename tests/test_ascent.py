@@ -173,6 +173,10 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     for parameter in model.parameters():
         parameter.register_hook(parameter_gradients.append)
     pgd_attack(model, x, y, objective=on("mask", J_IND_seg), threat=Threat(linf, 0.1), steps=7, restarts=2)
-    assert len(forwards) == 2 * (7 + 1) + 1
+    assert len(forwards) == 2 * (7 + 1) + 1  # the last at the clean input
+    forwards.clear()
+    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "random_start": False}
+    pgd_attack(model, x, y, steps=7, **options)
+    assert len(forwards) == 7 + 1  # the first is at the clean input
     assert parameter_gradients == []
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -76,7 +76,7 @@ def ascend(
             x = x.clone() if x.is_inference() else x.detach()
             x.requires_grad_()
             value = function(x)
-            check_value(value, x)
+            _check_value(value, x)
             if not value.requires_grad:
                 raise ValueError(_DETACHED)
         yield Iterate(x.detach(), value.detach(), gradient)
@@ -87,7 +87,7 @@ def ascend(
                 x = threat.project(x + alpha * direction, centre)
 
 
-def check_value(value: Any, x: Tensor) -> None:
+def _check_value(value: Any, x: Tensor) -> None:
     """Insist on one number per example of `x`, `(B, *input)`."""
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
         came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from advreg.ascent import Iterate, ascend, check_value
+from advreg.ascent import Iterate, ascend
 from advreg.models import frozen
 from advreg.norms import per_example, rows
 from advreg.randomness import Keys
@@ -59,9 +59,10 @@ def pgd_attack(
 ) -> AttackResult:
     """Projected gradient ascent of an objective inside a threat around each input: the paper's Algorithm 1.
 
-    Costs `restarts * (steps + 1) + 1` forward passes and `restarts * steps` gradients of the input; never a
-    gradient of a parameter. The model is left bit for bit as it was, also if something raises (see `frozen`).
-    Results do not depend on batch size or order: randomness belongs to the example, by `seed` and `index`.
+    Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless the run begins there, and
+    `restarts * steps` gradients of the input; never a gradient of a parameter. The model is left bit for bit
+    as it was, also if something raises (see `frozen`). Results do not depend on batch size or order:
+    randomness belongs to the example, by `seed` and `index`.
 
     Args:
         model: Inputs to whatever the objective reads. Call `.eval()` on it first.
@@ -118,20 +119,23 @@ def pgd_attack(
         return objective(model(point), y)
 
     with frozen(model):
-        with torch.no_grad():
-            clean = function(centre)
-        check_value(clean, centre)
-        kept = _Kept(centre, clean, torch.full_like(clean, -1, dtype=torch.int64))
-        if keep == "last":
-            kept = replace(kept, value=torch.full_like(clean, -torch.inf))
-        health = _Health.of(clean)
+        kept, health = _Kept.nothing(centre), _Health.of(centre)
+        clean: Tensor | None = None
         for restart in range(restarts):
             first = threat.sample(centre, keys.fold_in(restart), start) if random_start else start
             climb = ascend(function, centre, threat=threat, rule=rule, start=first)
             for step, iterate in enumerate(islice(climb, steps + 1)):
                 health = health.after(iterate, step)
+                if first is None and step == 0:
+                    clean = iterate.value  # the run begins at the centre
                 if keep == "best" or step == steps:
-                    kept = kept.or_better(iterate, step)
+                    kept = kept.or_better(iterate.x, iterate.value, step)
+        if clean is None:
+            with torch.no_grad():
+                clean = function(centre)
+            health = health.after(Iterate(centre, clean, None), -1)
+        if keep == "best":
+            kept = _Kept(centre, clean, torch.full_like(kept.step, -1)).or_better(*kept)
     health.report()
     return AttackResult(kept.x, kept.value, kept.value - clean, kept.step)
 
@@ -199,19 +203,25 @@ def ood_attack(
     return pgd_attack(model, x_out, target, objective=objective, threat=threat, **options)
 
 
-@dataclass(frozen=True, eq=False)
-class _Kept:
+class _Kept(NamedTuple):
     """The best candidates so far: `(B, *input)`, `(B,)`, `(B,)`."""
 
     x: Tensor
     value: Tensor
     step: Tensor
 
-    def or_better(self, iterate: Iterate, step: int) -> _Kept:
-        better = iterate.value > self.value
+    @staticmethod
+    def nothing(centre: Tensor) -> _Kept:
+        """Worse than any candidate."""
+        value = centre.new_full(centre.shape[:1], -torch.inf)
+        return _Kept(centre, value, torch.full_like(value, -1, dtype=torch.int64))
+
+    def or_better(self, x: Tensor, value: Tensor, step: int | Tensor) -> _Kept:
+        """Each example's better one; what is here already in a tie."""
+        better = value > self.value
         return _Kept(
-            torch.where(per_example(better, self.x), iterate.x, self.x),
-            torch.where(better, iterate.value, self.value),
+            torch.where(per_example(better, self.x), x, self.x),
+            torch.where(better, value, self.value),
             torch.where(better, step, self.step),
         )
 
@@ -226,9 +236,9 @@ class _Health:
     tried: bool
 
     @staticmethod
-    def of(clean: Tensor) -> _Health:
-        since = torch.full_like(clean, -1, dtype=torch.int64)
-        return _Health(~clean.isfinite(), since, torch.zeros_like(since, dtype=torch.bool), tried=False)
+    def of(centre: Tensor) -> _Health:
+        never = torch.zeros(len(centre), dtype=torch.bool, device=centre.device)
+        return _Health(never, torch.full_like(never, -1, dtype=torch.int64), never, tried=False)
 
     def after(self, iterate: Iterate, step: int) -> _Health:
         sick, moved = ~iterate.value.isfinite(), self.moved
