@@ -59,7 +59,7 @@ def pgd_attack(
 ) -> AttackResult:
     """Projected gradient ascent of an objective inside a threat around each input: the paper's Algorithm 1.
 
-    Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless the run begins there, and
+    Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless it begins there, and
     `restarts * steps` gradients of the input; never a gradient of a parameter. The model is left bit for bit
     as it was, also if something raises (see `frozen`). Results do not depend on batch size or order:
     randomness belongs to the example, by `seed` and `index`.
