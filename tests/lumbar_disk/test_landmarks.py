@@ -213,8 +213,9 @@ def test_real_discs_are_given_back_by_their_contours(real_masks):
     assert min(values) >= 0.93
 
 
-def test_corners_of_real_discs_follow_a_turned_scaled_and_shifted_mask(real_masks):
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(3))
+def test_landmarks_of_real_discs_follow_a_turned_scaled_and_shifted_mask(real_masks, seed):
+    rng = np.random.default_rng(seed)
     errors = []
     for name, mask in real_masks.items():
         soft = ndimage.gaussian_filter(mask.astype(float), 0.7)
@@ -225,4 +226,5 @@ def test_corners_of_real_discs_follow_a_turned_scaled_and_shifted_mask(real_mask
         expected = moved(landmarks(outline(mask)) - CENTRE, *change) + CENTRE
         errors.append(np.linalg.norm(landmarks(outline(turned, name), name) - expected, axis=1))
     assert np.percentile(errors, 95) < 0.6
-    assert np.max(np.array(errors)[:, ::POINTS_PER_ARC]) < 1.5
+    assert np.max(np.array(errors)[:, ::POINTS_PER_ARC]) < 1.5  # the corners
+    assert np.mean(np.max(errors, axis=1) < 1.5) > 0.99  # the tips of a few thin discs vanish when shrunk
