@@ -157,6 +157,14 @@ def test_dykstra_finds_the_same_point_from_the_ball_alone(norm):
     torch.testing.assert_close(found, norm.project(d, radius, low, high), rtol=0, atol=1e-6)
 
 
+def test_dykstra_does_not_stop_a_small_example_for_a_large_one():
+    d, radius = 2 * normal(4, 1, 8), torch.tensor([0.7], dtype=torch.float64)
+    low, high = torch.full((8,), -0.2).double(), torch.full((8,), 0.3).double()
+    scale = torch.tensor([[1.0], [1e-9]], dtype=torch.float64)
+    both = dykstra(l2.project, scale * d, scale[:, 0] * radius, scale * low, scale * high)
+    torch.testing.assert_close(both[1] / 1e-9, both[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("norm", NORMS, ids=repr)
 @pytest.mark.parametrize("shape", [(1,), (40,), (2, 3, 4)])
 def test_the_shipped_norms_keep_the_contract(norm, shape):

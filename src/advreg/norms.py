@@ -176,9 +176,9 @@ def dykstra(
         from_ball = z + from_ball - inside
         after = torch.clamp(inside + from_box, lower, upper)
         from_box = inside + from_box - after
-        moved = (after - z).abs().amax() > torch.finfo(z.dtype).eps * after.abs().amax()
+        moved = rows(after - z).abs().amax(1) > torch.finfo(z.dtype).eps * rows(after).abs().amax(1)
         z = after
-        if not moved:
+        if not bool(moved.any()):
             break
     return z.to(d.dtype)
 
