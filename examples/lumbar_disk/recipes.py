@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,4 @@ def phantom_recipe() -> Recipe:
 
 def spider_recipe() -> Recipe:
     """Return the demo on real patients; its settings were chosen on held-out training patients alone."""
-    return Recipe(
-        patients=None,
-        test_patients=6,
-        size=128,
-        width=16,
-        steps=4000,
-        batch=16,
-        lr=0.001,
-        radii=(0.0, 0.01, 0.03, 0.07),
-        attack_steps=100,
-        seed=0,
-    )
+    return replace(phantom_recipe(), patients=None, steps=4000)
