@@ -38,7 +38,10 @@ def optimum(norm, w, low, high, radius):
             used = min(left, reach[i])
             left, value = left - used, value + used * abs(w[i])
         return value
-    size = lambda t: np.linalg.norm(np.minimum(t * np.abs(w), reach))  # noqa: E731
+
+    def size(t):
+        return np.linalg.norm(np.minimum(t * np.abs(w), reach))
+
     if size(1e12) <= radius:
         return (np.abs(w) * reach).sum()
     t = brentq(lambda t: size(t) - radius, 0, 1e12, xtol=1e-15, maxiter=1000)

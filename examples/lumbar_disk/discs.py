@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]  # scipy ships no types
-from scipy.spatial import distance  # type: ignore[import-untyped]
+from scipy.spatial import distance  # type: ignore[import-untyped]  # as above
 
 from advreg import rasterise
 

@@ -19,7 +19,7 @@ import numpy as np
 from contourpy import contour_generator
 from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]  # scipy ships no types
-from scipy.spatial import KDTree  # type: ignore[import-untyped]
+from scipy.spatial import KDTree  # type: ignore[import-untyped]  # as above
 
 from .outlines import signed_area
 

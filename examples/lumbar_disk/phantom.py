@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import interpolate, ndimage  # type: ignore[import-untyped]  # scipy ships no types
-from scipy.spatial import KDTree  # type: ignore[import-untyped]
+from scipy.spatial import KDTree  # type: ignore[import-untyped]  # as above
 
 from . import anatomy
 from .anatomy import Plate, Spine

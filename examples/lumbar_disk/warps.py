@@ -221,9 +221,9 @@ def _solve(source: Tensor, target: Tensor, kernel: KernelName, smoothing: float)
     """Weights and affine part, one under the other, and which examples have none.
 
     Both kernels are positive definite on weights that the affine functions do not see. Householder
-    reflections split those off, and Cholesky's factorisation solves the rest: half the work of elimination
-    on the whole system. (It also is the way around torch 2.13's batched elimination, which on the CPU with
-    MKL and more than one thread gives wrong pivots from about 190 rows on.)
+    reflections split those off, and Cholesky's factorisation solves the rest. Elimination on the whole
+    system is not used because torch 2.13's batched one, on the CPU with MKL and more than one thread, gives
+    wrong pivots from about 190 rows on.
     """
     kernels = radial(kernel, _squared_distances(source, source))
     kernels.diagonal(dim1=1, dim2=2).add_(smoothing / UNIT ** (2 if kernel == "r2logr" else 1))

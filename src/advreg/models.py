@@ -94,7 +94,8 @@ def _version(tensor: Tensor) -> int:
 
 
 def _random_states() -> list[Tensor]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own gap
+    cuda = torch.cuda.get_rng_state_all() if started else []
     return [torch.get_rng_state(), *cuda]
 
 
