@@ -158,11 +158,12 @@ def test_dykstra_finds_the_same_point_from_the_ball_alone(norm):
 
 
 def test_dykstra_does_not_stop_a_small_example_for_a_large_one():
-    d, radius = 2 * normal(4, 1, 8), torch.tensor([0.7], dtype=torch.float64)
-    low, high = torch.full((8,), -0.2).double(), torch.full((8,), 0.3).double()
-    scale = torch.tensor([[1.0], [1e-9]], dtype=torch.float64)
-    both = dykstra(l2.project, scale * d, scale[:, 0] * radius, scale * low, scale * high)
-    torch.testing.assert_close(both[1] / 1e-9, both[0], rtol=0, atol=1e-12)
+    # The large one is done at once; the small one takes many rounds, each less than the large one's rounding.
+    d = torch.cat([torch.full((1, 8), 1e12).double(), 2 * normal(4, 1, 8)])
+    radius = torch.tensor([1e13, 0.7], dtype=torch.float64)
+    low, high = torch.tensor([[-1e13], [-0.2]]).double(), torch.tensor([[1e13], [0.3]]).double()
+    both = dykstra(l2.project, d, radius, low, high, rounds=20000)
+    torch.testing.assert_close(both, l2.project(d, radius, low, high), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("norm", NORMS, ids=repr)
