@@ -13,6 +13,7 @@ ROOT = pathlib.Path(advreg.__file__).parent
 ORDER = [
     "randomness",
     "types",
+    "trees",
     "norms",
     "threats",
     "rules",
@@ -22,6 +23,14 @@ ORDER = [
     "objectives",
     "models",
     "attacks",
+    "training",
+    "resampling",
+    "tables",
+    "processes",
+    "journal",
+    "measuring",
+    "evaluation",
+    "plotting",
     "testing",
 ]
 DOCS = pathlib.Path(__file__).parents[1] / "docs"

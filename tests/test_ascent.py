@@ -183,3 +183,19 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     assert len(forwards) == 7 + 1  # the first is at the clean input
     assert parameter_gradients == []
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_nothing_is_evaluated_before_it_is_asked_for():
+    calls = []
+
+    def function(x):
+        calls.append(x.requires_grad)
+        return x.square().flatten(1).sum(1)
+
+    climb = ascend(function, torch.full((2, 3), 0.5), threat=Threat(linf, 0.3), rule=Steepest(0.5))
+    points = list(islice(climb, 3))
+    assert calls == [True] * 2  # the third point has been reached, not looked at
+    assert torch.equal(points[2].value, points[2].x.square().sum(1))
+    assert torch.equal(points[2].value, points[2].x.square().sum(1))
+    assert len(calls) == 3
+    assert not points[0].value.requires_grad

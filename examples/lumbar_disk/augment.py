@@ -17,11 +17,10 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from advreg import Keys, rasterise
 
-from .discs import Discs
+from .discs import Discs, Heads
 from .mesh import KernelName
 from .resampling import folding, resample
 from .shapes import Distribution, ShapeModel, plausible
-from .train import Heads
 from .warps import border_anchors, fit
 
 ATTEMPTS = 100  # redraws of a shape that is no disc, before the model is blamed

@@ -12,11 +12,12 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from . import demo as study
+from . import demo as demonstration
 from . import prepare as prepared
-from . import recipes, spider, virtual
+from . import recipes, sharing, spider, virtual
+from . import report as reports
+from . import study as fifteen
 from .mesh import KernelName
 from .sources import Options
 from .unet import UNet
@@ -38,6 +39,14 @@ class Data(StrEnum):
     folder = "folder"
     mat = "mat"
     phantom = "phantom"
+
+
+class Size(StrEnum):
+    """The study's recipes."""
+
+    smoke = "smoke"
+    small = "small"
+    paper = "paper"
 
 
 @app.callback()
@@ -101,14 +110,14 @@ def demo(
     try:
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)  # a size it refuses is better known before the work than after
-        split = study.load(recipe, root, series=series, progress=True)
+        split = demonstration.load(recipe, root, series=series, progress=True)
     except (OSError, ValueError) as error:
         typer.echo(f"lumbar-disk: {error}", err=True)
         raise typer.Exit(2) from None
     folder = out or Path("results") / ("demo" if data is Source.phantom else data.value)
-    report = study.run(recipe, split, folder, command=_command(context), progress=True)
+    report = demonstration.run(recipe, split, folder, command=_command(context), progress=True)
     console = Console()
-    console.print(_shown(report, recipe, split))
+    console.print(demonstration.layout(report, recipe, split))
     for path in report.files:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
 
@@ -145,11 +154,7 @@ def prepare(
     The file names its sources and is checked against them: a second run leaves it alone unless a source or an
     option has changed. Discs that cannot be served are named with the reason, and left out.
     """
-    _refuse(
-        context,
-        data,
-        {"phantom": ("root", "series"), "spider": ("patients",)}.get(data, ("series", "patients")),
-    )
+    _refuse_foreign(context, data)
     options = Options(data.value, root, tuple(series), size, patients, test_patients, seed)
     path = out or Path("results") / f"{data}.npz"
     try:
@@ -206,39 +211,100 @@ def augment(
         typer.echo(f"lumbar-disk: {error}", err=True)
         raise typer.Exit(2) from None
     console = Console()
-    console.print(_covered(report))
+    console.print(virtual.layout(report))
     for path in (*report.files, *report.shards[:1]):
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     if len(report.shards) > 1:
         console.print(f"and {len(report.shards) - 1} more shards", highlight=False)
 
 
-def _covered(report: virtual.Augmented) -> Table:
-    """Lay the shape models' report out for the terminal."""
-    shown = Table(
-        title="Shape models of the training discs",
-        caption=f"implausible, fold: of the first {virtual.LOOKED_AT} virtual shapes; folded: of all pixels",
-    )
-    headings = (
-        "model",
-        "variation covered",
-        "the paper's",
-        "implausible, redrawn",
-        "maps that fold",
-        "folded",
-    )
-    for heading in headings:
-        shown.add_column(heading, justify="right")
-    for components, share in report.explained.items():
-        found = report.plausibility[components]
-        published = virtual.PUBLISHED.get(components)
-        shown.add_row(
-            f"SSM-P{components}",
-            f"{100 * share:.1f} %",
-            "" if published is None else f"{100 * published:.1f} %",
-            *(f"{100 * found[name]:.1f} %" for name in ("implausible", "folds", "folded")),
+@app.command()
+def study(
+    context: typer.Context,
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Results folder; a run that was killed goes on in it.")
+    ],
+    size: Annotated[Size, typer.Option(help="The recipe to begin with.")] = Size.small,
+    data: Annotated[Data, typer.Option(help="As for `prepare`.")] = Data.spider,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder of the data. For all but --data phantom.")
+    ] = None,
+    series: Annotated[
+        list[str], typer.Option(help="SPIDER's series to read: t1, t2, t2_SPACE; may be repeated.")
+    ] = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    patients: Annotated[int, typer.Option(min=2, help="Phantoms to draw. For --data phantom.")] = 54,
+    models: Annotated[
+        list[str] | None, typer.Option(help="Make these alone, such as P10_std; may be repeated.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a field of the recipe, such as width=16; may be repeated."),
+    ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Whether to end with the report.")
+    ] = True,
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between two checkpoints of a training.")
+    ] = 30.0,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1. By default a GPU where there is one.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")
+    ] = None,
+) -> None:
+    """Train the paper's fifteen models, attack each head at every radius, write the report.
+
+    What the folder holds is not made again, so a run may be killed and started again at any moment, and
+    several may share a folder, on one machine or more: each takes a model that no other has. Under torchrun
+    (`torchrun --nproc-per-node N -m lumbar_disk study ...`) the processes share each model's batches.
+    """
+    _refuse_foreign(context, data)
+    try:
+        recipe = recipes.edited(recipes.SIZES[size](), setting or [])
+        if models:
+            recipe = replace(recipe, models=tuple(models))
+        if threads is not None:
+            torch.set_num_threads(threads)
+        with torch.device("meta"):
+            UNet(recipe.width, recipe.size)
+        options = Options(
+            data.value, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed
         )
-    return shown
+        with sharing.processes(device) as place:
+            split = fifteen.prepared(options, out, command=_command(context))
+            fifteen.Study(recipe, split, out, place, checkpoint_every, progress=True).run(_command(context))
+            files = reports.write(out) if with_report and sharing.first() else []
+    except (OSError, ValueError) as error:
+        typer.echo(f"lumbar-disk: {error}", err=True)
+        raise typer.Exit(2) from None
+    for path in files:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def report(
+    results: Annotated[
+        Path, typer.Argument(help="A folder that `lumbar-disk study` wrote, whole or not yet.")
+    ],
+) -> None:
+    """Write the study's report: the paper's tables, figures and claims, published and ours side by side.
+
+    What is not made yet is named as missing, so a study may be looked at while it runs.
+    """
+    try:
+        files = reports.write(results)
+    except (OSError, ValueError) as error:
+        typer.echo(f"lumbar-disk: {error}", err=True)
+        raise typer.Exit(2) from None
+    for path in files:
+        typer.echo(f"wrote {path}")
+
+
+def _refuse_foreign(context: typer.Context, data: Data) -> None:
+    """Refuse options of other kinds of data."""
+    foreign = {Data.phantom: ("root", "series"), Data.spider: ("patients",)}
+    _refuse(context, data, foreign.get(data, ("series", "patients")))
 
 
 def _refuse(context: typer.Context, data: str, names: Sequence[str]) -> None:
@@ -262,21 +328,3 @@ def _typed(context: typer.Context, name: str) -> bool:
     """Return whether an option was given, rather than left at its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _shown(report: study.Report, recipe: recipes.Recipe, split: prepared.Prepared) -> Table:
-    """Lay the table out for the terminal."""
-    shown = Table(
-        title=f"{len(split.test)} unseen discs; width {recipe.width}, {len(split.train)} training discs",
-        caption=f"Linf, {recipe.attack_steps} steps; mask Dice: attack on the mask; the rest: on the contour",
-    )
-    for heading in ("Linf radius", "point error (px)", "contour Dice", "mask Dice"):
-        shown.add_column(heading, justify="right")
-    for row in report.rows:
-        shown.add_row(
-            f"{row['radius']:g}",
-            f"{row['point_error_px']:.2f}",
-            f"{row['contour_dice']:.3f}",
-            f"{row['mask_dice']:.3f}",
-        )
-    return shown

@@ -16,32 +16,32 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from rich.table import Table
 from tqdm import tqdm
 
 from advreg import (
     Adamax,
-    J_IND_reg,
-    J_IND_seg,
-    PerExample,
     Threat,
     contour_dice,
     dice,
     linf,
-    on,
     pgd_attack,
     point_error,
 )
 
 from . import figures, spider
-from .discs import Discs
+from .augment import Stream
+from .discs import Discs, Heads
 from .files import write
+from .models import CLEAN, OBJECTIVES, network
 from .prepare import Prepared, build
 from .recipes import Recipe
+from .shapes import ShapeModel
 from .sources import Options
-from .train import Heads, fit
+from .train import Batch, fit
 from .unet import UNet
 
-OBJECTIVES: dict[str, PerExample] = {"contour": on("contour", J_IND_reg), "mask": on("mask", J_IND_seg)}
+MODES = 10  # of the shape model: the paper's SSM-P10
 COLUMNS = ("radius", "point_error_px", "contour_dice", "mask_dice")
 
 Row = dict[str, float]
@@ -95,6 +95,19 @@ def load(
     if recipe.patients is not None:
         options = replace(options, patients=recipe.patients)
     return build(options, progress=progress)
+
+
+def trained(discs: Discs, recipe: Recipe, *, progress: bool = False) -> UNet:
+    """Train a network with the standard loss, on virtual discs of SSM-P10 made from the given ones."""
+    net = network(recipe.width, recipe.size, recipe.seed)
+    stream = Stream(discs, ShapeModel.fit(discs.contours, MODES), seed=recipe.seed)
+
+    def batch(step: int) -> Batch:
+        samples = stream.at(torch.arange(step * recipe.batch, (step + 1) * recipe.batch))
+        return samples.images, samples.target(), samples.index
+
+    fit(net, batch, lambda _: CLEAN, steps=recipe.steps, lr=recipe.lr, decay=1 / 3, progress=progress)
+    return net
 
 
 def attack(
@@ -157,16 +170,8 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
     """
     out.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    net = fit(
-        data.train,
-        width=recipe.width,
-        steps=recipe.steps,
-        batch=recipe.batch,
-        lr=recipe.lr,
-        seed=recipe.seed,
-        progress=progress,
-    )
-    trained = time.perf_counter()
+    net = trained(data.train, recipe, progress=progress)
+    fitted = time.perf_counter()
     found = attack(net, data.test, recipe, progress=progress)
     rows = table(found, data.test, recipe.radii)
     summary = {
@@ -175,7 +180,7 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
         | {name: version(name) for name in ("advreg", "torch", "numpy")},
         "recipe": asdict(recipe),
         "threads": torch.get_num_threads(),
-        "seconds": {"train": round(trained - began, 1), "attack": round(time.perf_counter() - trained, 1)},
+        "seconds": {"train": round(fitted - began, 1), "attack": round(time.perf_counter() - fitted, 1)},
         "table": rows,
         "data": data.manifest,
     }
@@ -192,6 +197,24 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
         write(out / "curve.png", figures.curve_figure(rows).savefig),
     )
     return Report(rows, files)
+
+
+def layout(report: Report, recipe: Recipe, split: Prepared) -> Table:
+    """Lay the table out for the terminal."""
+    shown = Table(
+        title=f"{len(split.test)} unseen discs; width {recipe.width}, {len(split.train)} training discs",
+        caption=f"Linf, {recipe.attack_steps} steps; mask Dice: attack on the mask; the rest: on the contour",
+    )
+    for heading in ("Linf radius", "point error (px)", "contour Dice", "mask Dice"):
+        shown.add_column(heading, justify="right")
+    for row in report.rows:
+        shown.add_row(
+            f"{row['radius']:g}",
+            f"{row['point_error_px']:.2f}",
+            f"{row['contour_dice']:.3f}",
+            f"{row['mask_dice']:.3f}",
+        )
+    return shown
 
 
 def _worst(

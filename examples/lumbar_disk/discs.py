@@ -8,7 +8,7 @@ Crops keep that convention.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from .shapes import plausible
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+
+Heads = dict[str, torch.Tensor]  # what the network answers, or should: "contour" and "mask"
 
 LEVELS = ("L5/S1", "L4/L5", "L3/L4", "L2/L3", "L1/L2")
 
@@ -131,7 +133,12 @@ class Discs:
             tuple(self.levels[i] for i in places),
         )
 
-    def target(self) -> dict[str, torch.Tensor]:
+    def to(self, device: torch.device | str) -> Discs:
+        """Return the discs on a device."""
+        images, contours, masks = (part.to(device) for part in (self.images, self.contours, self.masks))
+        return replace(self, images=images, contours=contours, masks=masks)
+
+    def target(self) -> Heads:
         """Return what a network should answer: ``{"contour": (N, 176, 2), "mask": (N, 1, S, S)}``."""
         return {"contour": self.contours, "mask": self.masks}
 

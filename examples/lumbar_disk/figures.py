@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from advreg import contour_dice, dice
 
 from .augment import Samples
-from .discs import Discs
+from .discs import Discs, Heads
 from .shapes import ShapeModel
-from .train import Heads
 
 TRUTH, ANSWER = "red", "lime"
 
@@ -104,16 +103,16 @@ def virtual_figure(real: Discs, samples: Samples) -> Figure:
         source = int(samples.source[place])
         before, after = real.contours[source], samples.contours[place]
         row[0].imshow(real.images[source, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-        _closed(row[0], before, TRUTH)
-        _closed(row[1], before, "gray", "--")
-        _closed(row[1], after, TRUTH)
+        closed(row[0], before, TRUTH)
+        closed(row[1], before, "gray", "--")
+        closed(row[1], after, TRUTH)
         row[2].imshow(samples.images[place, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-        _closed(row[2], after, TRUTH)
+        closed(row[2], after, TRUTH)
         name = f"patient {real.patients[source]}, {real.levels[source]}"
         titles = (name, "virtual shape", f"virtual image {int(samples.index[place])}")
         for axes, title in zip(row, titles, strict=True):
             axes.set_title(title, fontsize=10)
-            _frame(axes, (samples.images.shape[-2], samples.images.shape[-1]))
+            frame(axes, (samples.images.shape[-2], samples.images.shape[-1]))
     return figure
 
 
@@ -141,9 +140,9 @@ def modes_figure(model: ShapeModel, size: tuple[int, int]) -> Figure:
         codes = torch.zeros(3, count)
         codes[:, mode] = torch.tensor([-2.0, 0.0, 2.0])
         for shape, colour in zip(model.decode(codes), ("tab:blue", "black", "tab:red"), strict=True):
-            _closed(axes, shape, colour)
+            closed(axes, shape, colour)
         axes.set_title(f"mode {mode + 1}: {100 * float(model.shares[mode]):.1f} %", fontsize=10)
-        _frame(axes, size)
+        frame(axes, size)
     return figure
 
 
@@ -162,8 +161,8 @@ def _attack_row(
     seen = {head: heads[head].x[place, 0] for head in heads}
     for axes, head in zip(row, ("mask", "contour", "mask"), strict=False):
         axes.imshow(seen[head].numpy(), cmap="gray", vmin=0, vmax=1)
-        _closed(axes, truth, TRUTH)
-    _closed(row[1], contour, ANSWER)
+        closed(axes, truth, TRUTH)
+    closed(row[1], contour, ANSWER)
     if bool((logits > 0).any()) and bool((logits < 0).any()):
         row[2].contour(logits[0].numpy(), levels=[0.0], colors=[ANSWER], linewidths=1.3)
     change = seen["mask"] - test.images[place, 0]
@@ -172,15 +171,15 @@ def _attack_row(
     titles = (name, f"contour, Dice {scores[0]:.2f}", f"mask, Dice {scores[1]:.2f}", "perturbation / radius")
     for axes, title in zip(row, titles, strict=True):
         axes.set_title(title, fontsize=9)
-        _frame(axes, size)
+        frame(axes, size)
 
 
-def _closed(axes: Axes, contour: torch.Tensor, colour: str, style: str = "-") -> None:
+def closed(axes: Axes, contour: torch.Tensor, colour: str, style: str = "-") -> None:
     """Draw a closed contour ``(K, 2)``."""
     x, y = torch.cat([contour, contour[:1]]).numpy().T
     axes.plot(x, y, color=colour, linewidth=1.3, linestyle=style)
 
 
-def _frame(axes: Axes, size: tuple[int, int]) -> None:
+def frame(axes: Axes, size: tuple[int, int]) -> None:
     """Show exactly the pixels of an image of ``size``, without ticks."""
     axes.set(xticks=[], yticks=[], xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5), aspect="equal")

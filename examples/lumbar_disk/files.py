@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write(path: Path, save: Callable[[Path], object]) -> Path:
@@ -18,6 +20,21 @@ def write(path: Path, save: Callable[[Path], object]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say what differs between two records of the same thing, entry by entry, in JSON's terms.
+
+    Example:
+        >>> differences({"width": 8, "radii": (0.0, 0.1)}, {"width": 16, "radii": [0.0, 0.1]})
+        ['width: then 8, now 16']
+    """
+    old, new = json.loads(json.dumps(then)), json.loads(json.dumps(now))
+    return [
+        f"{name}: then {old.get(name)!r}, now {new.get(name)!r}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
 
 
 def sha256(path: Path) -> str:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from advreg import rasterise
 
 from .discs import Disc, Discs, hold_out
-from .files import sha256, write
+from .files import differences, sha256, write
 from .sources import Listing, Options, listing
 
 Manifest = dict[str, Any]
@@ -213,20 +213,10 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 def _changes(manifest: Manifest, options: Options, files: Mapping[str, Path]) -> list[str]:
     """Say what changed since a file was prepared; a source is read only if its time has changed."""
-    reasons = [
-        f"{name}: then {was!r}, now {now!r}"
-        for name, was, now in (
-            ("format", manifest["format"], FORMAT),
-            ("advreg", manifest["versions"]["advreg"], version("advreg")),
-        )
-        if was != now
-    ]
-    then, now = manifest["options"], options.deciding()
-    reasons += [
-        f"{name}: then {then.get(name)!r}, now {now.get(name)!r}"
-        for name in dict.fromkeys([*then, *now])
-        if then.get(name) != now.get(name)
-    ]
+    reasons = differences(
+        {"format": manifest["format"], "advreg": manifest["versions"]["advreg"], **manifest["options"]},
+        {"format": FORMAT, "advreg": version("advreg"), **options.deciding()},
+    )
     known = manifest["sources"]
     reasons += [f"{name} is new" for name in files if name not in known]
     reasons += [f"{name} is gone" for name in known if name not in files]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from .mesh import KernelName
 
 
 @dataclass(frozen=True)
@@ -53,3 +57,179 @@ def phantom_recipe() -> Recipe:
 def spider_recipe() -> Recipe:
     """Return the demo on real patients; its settings were chosen on held-out training patients alone."""
     return replace(phantom_recipe(), patients=None, steps=4000)
+
+
+KINDS = ("std", "rand", "adv_r", "adv_s", "adv_rs")
+COMPONENTS = (3, 5, 10)
+FIFTEEN = tuple(f"P{components}_{kind}" for kind in KINDS for components in COMPONENTS)
+PURE = tuple(f"P{components}_rand_pure" for components in COMPONENTS)
+
+
+@dataclass(frozen=True)
+class StudyRecipe:
+    """Everything that decides the numbers of the study's models, beside the data.
+
+    Attributes:
+        models: Which to train, by the paper's names: ``P3_std`` is trained on virtual discs of three modes
+            with the standard loss. The three ``P*_rand_pure`` read L_rand as the released code does.
+        size: Side of a crop in pixels, a multiple of 64.
+        width: Of the network.
+        batch: Virtual discs per step.
+        virtual: How many virtual discs each shape model makes; a longer training begins them anew.
+        stored: Whether to keep them on disk, as float16, for all models of one shape model: right where
+            making them costs more than a step of training.
+        std_epochs: Epochs of the std models, from which the others start.
+        epochs: Of the other models; their noise grows from epoch to epoch.
+        batches: Steps per epoch.
+        lr: Adamax's learning rate.
+        decay: The last share of the steps, over which the rate falls to zero.
+        radius: Linf radius of noise and attacks in the last epoch.
+        alpha: Step of the attacks in training, in intensities.
+        attack_steps: Steps of the attacks in training.
+        radii: Linf radii of the evaluation, 0 first.
+        eval_steps: Steps of its attacks, Adamax on the sign with alpha = radius / 5.
+        eval_batch: Test discs attacked together.
+        test_patients: How many patients to keep for the test.
+        kernel: Of the thin-plate splines.
+        precision: "float32", or "bfloat16" for autocast in training.
+        compile: Whether to compile the network for training.
+        seed: Of everything.
+    """
+
+    models: tuple[str, ...] = (*FIFTEEN, *PURE)
+    size: int = 128
+    width: int = 64
+    batch: int = 64
+    virtual: int = 640_000
+    stored: bool = False
+    std_epochs: int = 100
+    epochs: int = 100
+    batches: int = 100
+    lr: float = 0.001
+    decay: float = 0.0
+    radius: float = 0.07
+    alpha: float = 0.01
+    attack_steps: int = 20
+    radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2)
+    eval_steps: int = 100
+    eval_batch: int = 64
+    test_patients: int = 6
+    kernel: KernelName = "r2logr"
+    precision: str = "float32"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        known = (*FIFTEEN, *PURE)
+        if unknown := [name for name in self.models if name not in known]:
+            raise ValueError(f"no such model: {', '.join(unknown)}. Choose from {', '.join(known)}.")
+        for name in ("batch", "virtual", "std_epochs", "epochs", "batches", "eval_batch", "test_patients"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if not self.radii or self.radii[0] != 0 or list(self.radii) != sorted(set(self.radii)):
+            raise ValueError(f"radii must rise from 0, the clean images; got {self.radii}.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16; got {self.precision!r}.")
+
+    def steps(self, name: str) -> int:
+        """Return a model's optimiser steps."""
+        return self.batches * (self.std_epochs if kind_of(name) == "std" else self.epochs)
+
+
+def paper() -> StudyRecipe:
+    """Return the study as published: for a GPU."""
+    return StudyRecipe(precision="bfloat16", compile=True)
+
+
+def small() -> StudyRecipe:
+    """Return the study with smaller images, a narrower network and fewer steps, for two CPU cores."""
+    return StudyRecipe(
+        size=64,
+        width=8,
+        batch=32,
+        virtual=32_000,
+        stored=True,
+        std_epochs=60,
+        epochs=20,
+        batches=50,
+        decay=1 / 3,
+        alpha=0.02,
+        attack_steps=6,
+        eval_batch=16,
+    )
+
+
+def smoke() -> StudyRecipe:
+    """Return the study's every part on two models, for a test."""
+    return replace(
+        small(),
+        models=("P10_std", "P10_adv_rs"),
+        width=2,
+        batch=8,
+        virtual=120,
+        std_epochs=6,
+        epochs=3,
+        batches=5,
+        attack_steps=2,
+        eval_steps=5,
+        radii=(0.0, 0.03, 0.07),
+    )
+
+
+SIZES = {"smoke": smoke, "small": small, "paper": paper}
+
+
+def components_of(name: str) -> int:
+    """Return how many modes of shape a model is trained on.
+
+    Example:
+        >>> components_of("P10_adv_rs"), kind_of("P10_adv_rs")
+        (10, 'adv_rs')
+    """
+    return int(name.split("_", maxsplit=1)[0].removeprefix("P"))
+
+
+def kind_of(name: str) -> str:
+    """Return which loss a model is trained with; see `components_of`."""
+    return name.split("_", 1)[1]
+
+
+def edited(recipe: StudyRecipe, settings: Iterable[str]) -> StudyRecipe:
+    """Change fields of a recipe by text, as on a command line.
+
+    Args:
+        recipe: The recipe.
+        settings: ``name=value`` each; a tuple's values are separated by commas.
+
+    Raises:
+        ValueError: If there is no such field, or the value is not of its kind.
+
+    Example:
+        >>> edited(small(), ["width=16", "radii=0,0.03", "stored=no"]).radii
+        (0.0, 0.03)
+    """
+    known = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in known:
+            raise ValueError(
+                f"expected name=value, a field of the recipe; got {setting!r}. Fields: {', '.join(known)}."
+            )
+        try:
+            changes[name] = _parsed(text, known[name])
+        except ValueError:
+            raise ValueError(f"{name}: expected a value like {known[name]!r}; got {text!r}.") from None
+    return replace(recipe, **changes)
+
+
+def _parsed(text: str, like: Any) -> Any:
+    """Read a value of the same kind as another."""
+    if isinstance(like, bool):
+        if text.lower() not in ("yes", "no", "true", "false"):
+            raise ValueError(text)
+        return text.lower() in ("yes", "true")
+    if isinstance(like, tuple):
+        return tuple(type(like[0])(part) for part in text.split(","))
+    return type(like)(text)

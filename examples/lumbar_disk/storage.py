@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .augment import Samples, Stream
-from .files import write
+from .files import differences, write
 
 MANIFEST = "stream.json"
 
@@ -116,6 +116,7 @@ class Stored:
                 "Make more with `lumbar-disk augment`."
             )
         stacked = {name: torch.stack([found[i][name] for i in range(len(index))]) for name in found[0]}
+        stacked = {name: values.to(index.device) for name, values in stacked.items()}
         return Samples(**{**stacked, "index": index, "images": stacked["images"].float()})
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Samples]:
@@ -139,11 +140,9 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     path = folder / MANIFEST
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        differ = [name for name in wanted if found.get(name) != wanted[name]]
-        if differ:
-            shown = "; ".join(f"{name}: there {found.get(name)!r}, now {wanted[name]!r}" for name in differ)
+        if changed := differences({name: found.get(name) for name in wanted}, wanted):
             raise ValueError(
-                f"{folder} holds samples of another stream ({shown}). Write to another folder, "
+                f"{folder} holds samples of another stream ({'; '.join(changed)}). Write to another folder, "
                 "or delete this one."
             )
         return

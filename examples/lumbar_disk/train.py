@@ -1,33 +1,32 @@
-"""Train the two-headed network on clean discs: Adamax and the paper's Eqs (1) to (3), in one loop.
+"""Train a network: Adamax, a loss of (model, x, y), and checkpoints that make a kill harmless. One loop.
 
-Few discs need variety: each batch is turned, stretched, sheared, shifted and re-contrasted by chance
-(`jitter`), image, contour and mask together. All chance comes from a generator of the training's own seed;
-torch's global state is left as it was.
+Batch and loss are functions of the step, and chance belongs to the sample, so a run that goes on from a
+checkpoint takes the very steps that it would have taken; there is no generator whose state could be lost.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from advreg import rasterise, soft_dice
+from advreg import soft_dice
+from advreg.training import AdversarialLoss
 
-from .unet import UNet
+from .discs import Heads
+from .files import differences, write
 
-if TYPE_CHECKING:
-    from .discs import Discs
-
-Heads = dict[str, torch.Tensor]
-
-# Bounds of the chance changes: turn in radians, logarithms of width and height, shear, shift as a share of
-# the side, logarithm of gamma.
-TURN, SCALE, SHEAR, SHIFT, GAMMA = 0.25, 0.2, 0.2, 0.06, 0.4
+Batch = tuple[Tensor, Heads, Tensor]  # images, what the network should answer, each sample's place
 
 
-def loss(output: Heads, target: Heads) -> torch.Tensor:
+def loss(output: Heads, target: Heads) -> Tensor:
     """Return the training loss of each disc, the paper's Eq. (3): ``L_reg + L_seg``.
 
     ``L_reg`` (Eq. 1) is the mean absolute error over the 352 coordinates, in pixels. ``L_seg`` (Eq. 2) is
@@ -46,120 +45,123 @@ def loss(output: Heads, target: Heads) -> torch.Tensor:
     return regression + 0.5 * (1 - overlap) + 0.5 * entropy.flatten(1).mean(1)
 
 
-def fit(
-    data: Discs,
-    *,
-    width: int,
-    steps: int,
-    batch: int = 16,
-    lr: float = 0.001,
-    seed: int = 0,
-    progress: bool = False,
-) -> UNet:
-    """Train a network from scratch.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training keeps its state, and what it must not be mixed with.
 
-    The rate of learning falls linearly to zero over the last third of the steps. The paper holds it, through
-    10,000 steps on 640,000 virtual samples; the fall is for short runs on few discs.
+    Attributes:
+        path: The file. It holds weights, the optimiser's state, the step, and ``identity``.
+        identity: What decides the training's numbers, as JSON would hold it.
+        every: Seconds between two writes.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+    every: float = 30.0
+
+    def load(self, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+        """Put back what the file holds.
+
+        Returns:
+            The next step, and the seconds that the steps before it took; zeros where there is no file.
+
+        Raises:
+            ValueError: If the file belongs to another training; the message says what differs.
+        """
+        if not self.path.exists():
+            return 0, 0.0
+        device = next(net.parameters()).device
+        state = torch.load(self.path, map_location=device, weights_only=True)
+        if changed := differences(state["identity"], dict(self.identity)):
+            raise ValueError(
+                f"{self.path} belongs to another training: {'; '.join(changed)}. Go on with the recipe and "
+                "the data that it was begun with, delete it to train anew, or choose another folder."
+            )
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        return state["step"], state["seconds"]
+
+    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, step: int, seconds: float) -> None:
+        """Write the state after ``step`` steps, whole or not at all."""
+        state = {
+            "identity": dict(self.identity),
+            "net": net.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "step": step,
+            "seconds": seconds,
+        }
+        write(self.path, lambda path: torch.save(state, path))
+
+
+def fit(
+    net: nn.Module,
+    batch: Callable[[int], Batch],
+    criterion: Callable[[int], AdversarialLoss],
+    *,
+    steps: int,
+    lr: float = 0.001,
+    decay: float = 0.0,
+    seed: int = 0,
+    precision: str = "float32",
+    checkpoint: Checkpoint | None = None,
+    name: str = "train",
+    progress: bool = False,
+) -> float:
+    """Train a network in place.
+
+    Under `torch.distributed` every process takes its part of each batch, and gradients are averaged over the
+    processes; the first one writes the checkpoints.
 
     Args:
-        data: The training discs.
-        width: The network's width; the paper's is 64.
+        net: The network; in eval mode afterwards.
+        batch: From the step to this process's part of its batch.
+        criterion: From the step to the loss then in force.
         steps: Optimiser steps.
-        batch: Discs per step, drawn with every disc equally often; the paper's is 64.
         lr: Adamax's learning rate; the paper's is 0.001.
-        seed: Decides the first weights, the batches and their changes.
-        progress: Whether to show a progress bar.
+        decay: The share of the steps, at the end, over which the rate falls linearly to zero. The paper holds
+            it; the fall is for short runs.
+        seed: Of the loss's chance, with the samples' places.
+        precision: "float32", or "bfloat16" for autocast.
+        checkpoint: Where to keep the state, and whence to go on.
+        name: Stands before the progress bar.
+        progress: Whether to show one.
 
     Returns:
-        The trained network, in eval mode.
+        Seconds of training, those before a restart included.
 
     Raises:
-        ValueError: If steps or batch is not positive.
+        ValueError: If steps is not positive, or the checkpoint belongs to another training.
         FloatingPointError: If the loss is not finite.
     """
-    if steps < 1 or batch < 1:
-        raise ValueError(f"steps and batch must be at least 1; got steps={steps}, batch={batch}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = UNet(width, data.images.shape[-1])
-    chance = torch.Generator().manual_seed(seed)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1; got {steps}.")
     optimiser = torch.optim.Adamax(net.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, 3 * (1 - step / steps)))
-    order = torch.empty(0, dtype=torch.long)
-    with tqdm(range(steps), desc="train", unit="step", disable=not progress) as bar:
+    first, before = checkpoint.load(net, optimiser) if checkpoint else (0, 0.0)
+    together = distributed.is_initialized() and distributed.get_world_size() > 1
+    model = nn.parallel.DistributedDataParallel(net) if together else net
+    writes = checkpoint is not None and not (together and distributed.get_rank())
+    net.train()
+    began = saved = time.perf_counter()
+    with tqdm(range(first, steps), name, steps, initial=first, unit="step", disable=not progress) as bar:
         for step in bar:
-            while len(order) < batch:
-                order = torch.cat([order, torch.randperm(len(data), generator=chance)])
-            places, order = order[:batch], order[batch:]
-            x, y = jitter(data.images[places], data.contours[places], chance)
-            value = loss(net(x), y).mean()
-            if not value.isfinite():
+            x, y, index = batch(step)
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                total, parts = criterion(step)(model, x, y, seed=seed, index=index)
+            if not total.isfinite():
                 raise FloatingPointError(
-                    f"the training loss is {value.item()} at step {step} of {steps}; lower lr (now {lr}), "
+                    f"the training loss is {total.item()} at step {step} of {steps}; lower lr (now {lr}), "
                     "and look at the images for values that are not finite."
                 )
+            for group in optimiser.param_groups:
+                group["lr"] = lr * min(1.0, (1 - step / steps) / decay if decay else 1.0)
             optimiser.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]  # torch's own gap
+            total.backward()  # type: ignore[no-untyped-call]  # torch's own gap
             optimiser.step()
-            schedule.step()
             if step % 10 == 0:
-                bar.set_postfix(loss=f"{value.item():.3f}")
-    return net.eval()
-
-
-def jitter(
-    images: torch.Tensor, contours: torch.Tensor, chance: torch.Generator
-) -> tuple[torch.Tensor, Heads]:
-    """Turn, stretch, shear, shift and re-contrast each disc by chance; see `move` for the geometry.
-
-    Contrast changes by a power of the intensity, which leaves 0 and 1 as they are.
-
-    Args:
-        images: ``(B, 1, S, S)`` in [0, 1].
-        contours: ``(B, 176, 2)`` in pixels.
-        chance: The source of randomness.
-
-    Returns:
-        The new images, and their target: contours, and masks rasterised from them.
-    """
-
-    def draw(bound: float) -> torch.Tensor:
-        return (2 * torch.rand(len(images), generator=chance) - 1) * bound
-
-    cos, sin = (turn := draw(TURN)).cos(), turn.sin()
-    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(-1, 2, 2)
-    stretch = torch.diag_embed(torch.stack([draw(SCALE), draw(SCALE)], dim=1).exp())
-    stretch[:, 0, 1] = draw(SHEAR)
-    shift = torch.stack([draw(SHIFT), draw(SHIFT)], dim=1) * images.shape[-1]
-    images, contours = move(images, contours, rotation @ stretch, shift)
-    images = images ** draw(GAMMA).exp()[:, None, None, None]
-    masks = rasterise(contours, (images.shape[-2], images.shape[-1]))
-    return images, {"contour": contours, "mask": masks[:, None].to(images)}
-
-
-def move(
-    images: torch.Tensor, contours: torch.Tensor, linear: torch.Tensor, shift: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Apply exactly the same affine map to images and contours.
-
-    Points move to ``linear (p - centre) + centre + shift``; images are read at the inverse, bilinearly, with
-    the edge repeated outside. The identity leaves both as they were, to rounding.
-
-    Args:
-        images: ``(B, C, S, S)``.
-        contours: ``(B, K, 2)``, (x, y) in pixels, pixel centres at integers.
-        linear: ``(B, 2, 2)``, acts on (x, y) about the image's centre; invertible.
-        shift: ``(B, 2)`` pixels (x, y).
-
-    Returns:
-        Images and contours of the same shapes.
-    """
-    side = images.shape[-1]
-    centre = (side - 1) / 2
-    moved = (contours - centre) @ linear.mT + centre + shift[:, None]
-    # In grid_sample's units (align_corners=False) the image reaches from -1 to 1 about its centre: pixels
-    # over side / 2.
-    back = torch.linalg.inv(linear)
-    offset = -(back @ (shift * (2 / side))[:, :, None])
-    grid = F.affine_grid(torch.cat([back, offset], dim=2), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False), moved
+                bar.set_postfix({part: f"{value.item():.2f}" for part, value in parts.items()})
+            now = time.perf_counter()
+            if checkpoint and writes and (step + 1 == steps or now - saved > checkpoint.every):
+                checkpoint.save(net, optimiser, step + 1, before + now - began)
+                saved = now
+    net.eval()
+    return before + time.perf_counter() - began

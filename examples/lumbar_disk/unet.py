@@ -9,12 +9,16 @@ group per channel, which would cancel it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import gcd
 
 import torch
 from torch import nn
 
+from .discs import Heads
 from .outlines import POINTS
+
+HEADS = ("contour", "mask")
 
 
 class UNet(nn.Module):
@@ -77,18 +81,21 @@ class UNet(nn.Module):
             _transposed(width // 2, 1, kernel=5, stride=2),
         )
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return both heads' answers.
+    def forward(self, x: torch.Tensor, heads: Collection[str] = HEADS) -> Heads:
+        """Return the heads' answers.
 
         Args:
             x: ``(B, 1, size, size)`` images in [0, 1].
+            heads: Those wanted; the decoder runs for the mask alone (see `advreg.models.heads`).
 
         Returns:
             ``"contour"``: ``(B, 176, 2)`` points (x, y) in pixels. ``"mask"``: ``(B, 1, size, size)`` logits.
 
         Raises:
-            ValueError: If ``x`` has another shape.
+            ValueError: If ``x`` has another shape, or there is no such head.
         """
+        if unknown := set(heads) - set(HEADS):
+            raise ValueError(f"this network has the heads {', '.join(HEADS)}; got {sorted(unknown)}.")
         if x.shape[1:] != (1, self.size, self.size):
             raise ValueError(
                 f"this network takes images of shape (B, 1, {self.size}, {self.size}); got {tuple(x.shape)}. "
@@ -98,13 +105,22 @@ class UNet(nn.Module):
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         code = self.bottleneck(maps[-1])
-        contour = self.contour(code) + self.size / 2
+        answers = {}
+        if "contour" in heads:
+            answers["contour"] = self.contour(code) + self.size / 2
+        if "mask" in heads:
+            answers["mask"] = self._decode(code, maps)
+        return answers
+
+    def _decode(self, code: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
+        """Turn the code and the encoder's maps into the mask's logits."""
         y = self.expand(code)
         for i, merge in enumerate(self.merges):
             y = merge(torch.cat([y, maps[3 - i]], dim=1))
             if i < len(self.ups):
                 y = self.ups[i](y)
-        return {"contour": contour, "mask": self.mask(y)}
+        logits: torch.Tensor = self.mask(y)
+        return logits
 
 
 class Block(nn.Module):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.table import Table
 
 from . import figures
 from .augment import Stream
@@ -100,3 +101,31 @@ def run(
     )
     shards = generate(stream, out, count, shard=shard, batch=batch, progress=progress) if count else []
     return Augmented(explained, plausibility, files, tuple(shards))
+
+
+def layout(report: Augmented) -> Table:
+    """Lay the shape models' report out for the terminal."""
+    shown = Table(
+        title="Shape models of the training discs",
+        caption=f"implausible, fold: of the first {LOOKED_AT} virtual shapes; folded: of all pixels",
+    )
+    headings = (
+        "model",
+        "variation covered",
+        "the paper's",
+        "implausible, redrawn",
+        "maps that fold",
+        "folded",
+    )
+    for heading in headings:
+        shown.add_column(heading, justify="right")
+    for components, share in report.explained.items():
+        found = report.plausibility[components]
+        published = PUBLISHED.get(components)
+        shown.add_row(
+            f"SSM-P{components}",
+            f"{100 * share:.1f} %",
+            "" if published is None else f"{100 * published:.1f} %",
+            *(f"{100 * found[name]:.1f} %" for name in ("implausible", "folds", "folded")),
+        )
+    return shown

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from advreg.ascent import Iterate, ascend
 from advreg.attacks import Attack, AttackResult, ood_attack, pgd_attack
 from advreg.contours import rasterise
+from advreg.evaluation import evaluate, radius_curve
 from advreg.metrics import auroc, contour_dice, dice, point_error, soft_dice
 from advreg.models import frozen
 from advreg.norms import dykstra, l1, l2, linf
@@ -44,6 +45,7 @@ __all__ = [
     "contour_dice",
     "dice",
     "dykstra",
+    "evaluate",
     "frozen",
     "l1",
     "l2",
@@ -53,6 +55,7 @@ __all__ = [
     "ood_attack",
     "pgd_attack",
     "point_error",
+    "radius_curve",
     "rasterise",
     "soft_dice",
     "weighted",

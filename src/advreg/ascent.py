@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,18 +13,40 @@ from advreg.threats import Threat
 from advreg.types import Rule
 
 
-class Iterate(NamedTuple):
+class Iterate:
     """One point of an ascent.
 
     Attributes:
         x: The point, `(B, *input)`, inside the threat.
-        value: The function there, `(B,)`.
         gradient: The gradient whose step led here, `(B, *input)`; None at the start.
     """
 
-    x: Tensor
-    value: Tensor
-    gradient: Tensor | None
+    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor | None) -> None:
+        self.x, self.gradient = x, gradient
+        self._function = function
+        self._graph: tuple[Tensor, Tensor] | None = None  # the point that requires a gradient, and its value
+
+    @property
+    def value(self) -> Tensor:
+        """The function at `x`, `(B,)`: evaluated when it is first read, or when the next iterate needs it."""
+        return self._evaluate()[1].detach()
+
+    def slope(self) -> Tensor:
+        """The function's gradient at `x`, `(B, *input)`; frees what it was computed from."""
+        point, value = self._evaluate()
+        gradient = _gradient(value, point)
+        self._graph = point.detach(), value.detach()
+        return gradient
+
+    def _evaluate(self) -> tuple[Tensor, Tensor]:
+        if self._graph is None:
+            with torch.inference_mode(mode=False), torch.enable_grad():
+                point = (self.x.clone() if self.x.is_inference() else self.x.detach()).requires_grad_()
+                value = one_per_example(self._function(point), len(point), "an objective")
+                if not value.requires_grad:
+                    raise ValueError(_DETACHED)
+            self._graph = point, value
+        return self._graph
 
 
 def ascend(
@@ -37,10 +59,10 @@ def ascend(
 ) -> Iterator[Iterate]:
     """Climb `function` inside a threat: `x <- project(x + alpha * direction)`, without end.
 
-    Each iterate costs one evaluation; the gradient that leads to the next is taken only when the next is
-    asked for. So N steps cost N + 1 evaluations and N gradients, of the input alone. Stopping, tracing and
-    keeping the best are up to whoever consumes the iterates. Works under `torch.no_grad` and
-    `torch.inference_mode`, and leaves the grad mode of the consumer alone.
+    An iterate is evaluated when its value is read, and its gradient taken when the next is asked for. So N
+    steps cost N evaluations and N gradients, of the input alone, and one evaluation more where the last value
+    is read. Stopping, tracing and keeping the best are up to whoever consumes the iterates. Works under
+    `torch.no_grad` and `torch.inference_mode`, and leaves the grad mode of the consumer alone.
 
     Args:
         function: Points `(B, *input)` to values `(B,)`, differentiable. Examples must not interact.
@@ -50,7 +72,7 @@ def ascend(
         start: The first point, projected onto the threat first; by default the centre.
 
     Yields:
-        `Iterate(x, value, gradient)`, beginning with the start.
+        `Iterate` with `x`, `value` and `gradient`, beginning with the start.
 
     Raises:
         TypeError: `function` does not return a tensor of `(B,)`.
@@ -72,30 +94,25 @@ def ascend(
     x = threat.project(centre if start is None else start, centre).detach()
     state, gradient = rule.init(x), None
     while True:
-        with torch.inference_mode(mode=False), torch.enable_grad():
-            x = x.clone() if x.is_inference() else x.detach()
-            x.requires_grad_()
-            value = function(x)
-            _check_value(value, x)
-            if not value.requires_grad:
-                raise ValueError(_DETACHED)
-        yield Iterate(x.detach(), value.detach(), gradient)
+        iterate = Iterate(function, x, gradient)
+        yield iterate
         with torch.inference_mode(mode=False):
-            gradient = _gradient(value, x)
+            gradient = iterate.slope()
             with torch.no_grad():
                 direction, state = rule.step(gradient, state, threat.steps_at(x))
                 x = threat.project(x + alpha * direction, centre)
 
 
-def _check_value(value: Any, x: Tensor) -> None:
-    """Insist on one number per example of `x`, `(B, *input)`."""
-    if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+def one_per_example(value: Any, count: int, name: str) -> Tensor:
+    """Insist on a tensor of one number per example, `(count,)`. `name` stands in the message."""
+    if not isinstance(value, Tensor) or value.shape != (count,):
         came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(
-            f"an objective must return one number per example, a tensor of shape ({len(x)},); got {came}: "
+            f"{name} must return one number per example, a tensor of shape ({count},); got {came}: "
             "reduce over all but the first dimension, for example loss.flatten(1).mean(1), "
             "and turn a loss's own reduction off with reduction='none'"
         )
+    return value
 
 
 def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:

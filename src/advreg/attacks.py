@@ -11,9 +11,10 @@ from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from advreg.ascent import Iterate, ascend
-from advreg.models import frozen
+from advreg.ascent import ascend
+from advreg.models import frozen, heads
 from advreg.norms import per_example, rows
+from advreg.objectives import keys_read
 from advreg.randomness import Keys
 from advreg.rules import Adamax
 from advreg.threats import Threat, examples
@@ -60,8 +61,9 @@ def pgd_attack(
     """Projected gradient ascent of an objective inside a threat around each input: the paper's Algorithm 1.
 
     Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless it begins there, and
-    `restarts * steps` gradients of the input; never a gradient of a parameter. The model is left bit for bit
-    as it was, also if something raises (see `frozen`). Results do not depend on batch size or order:
+    `restarts * steps` gradients of the input; never a gradient of a parameter. Of a model whose forward takes
+    `heads=`, only the heads that the objective reads are computed (see `heads`). The model is left bit for
+    bit as it was, also if something raises (see `frozen`). Results do not depend on batch size or order:
     randomness belongs to the example, by `seed` and `index`.
 
     Args:
@@ -115,8 +117,10 @@ def pgd_attack(
     keys = Keys(seed, torch.arange(len(x)) if index is None else index)
     centre = x.detach()
 
+    part = heads(model, keys_read(objective))
+
     def function(point: Tensor) -> Tensor:
-        return objective(model(point), y)
+        return objective(part(point), y)
 
     with frozen(model):
         kept, health = _Kept.nothing(centre), _Health.of(centre)
@@ -125,15 +129,16 @@ def pgd_attack(
             first = threat.sample(centre, keys.fold_in(restart), start) if random_start else start
             climb = ascend(function, centre, threat=threat, rule=rule, start=first)
             for step, iterate in enumerate(islice(climb, steps + 1)):
-                health = health.after(iterate, step)
+                value = iterate.value
+                health = health.after(value, iterate.gradient, step)
                 if first is None and step == 0:
-                    clean = iterate.value  # the run begins at the centre
+                    clean = value  # the run begins at the centre
                 if keep == "best" or step == steps:
-                    kept = kept.or_better(iterate.x, iterate.value, step)
+                    kept = kept.or_better(iterate.x, value, step)
         if clean is None:
             with torch.no_grad():
                 clean = function(centre)
-            health = health.after(Iterate(centre, clean, None), -1)
+            health = health.after(clean, None, -1)
         if keep == "best":
             kept = _Kept(centre, clean, torch.full_like(kept.step, -1)).or_better(*kept)
     health.report()
@@ -240,13 +245,13 @@ class _Health:
         never = torch.zeros(len(centre), dtype=torch.bool, device=centre.device)
         return _Health(never, torch.full_like(never, -1, dtype=torch.int64), never, tried=False)
 
-    def after(self, iterate: Iterate, step: int) -> _Health:
-        sick, moved = ~iterate.value.isfinite(), self.moved
-        if iterate.gradient is not None:
-            steepness = rows(iterate.gradient).abs().amax(1)
+    def after(self, value: Tensor, gradient: Tensor | None, step: int) -> _Health:
+        sick, moved = ~value.isfinite(), self.moved
+        if gradient is not None:
+            steepness = rows(gradient).abs().amax(1)
             sick, moved = sick | ~steepness.isfinite(), moved | (steepness > 0)
         since = torch.where(sick & ~self.sick, step, self.since)
-        return _Health(self.sick | sick, since, moved, tried=self.tried or iterate.gradient is not None)
+        return _Health(self.sick | sick, since, moved, tried=self.tried or gradient is not None)
 
     def report(self) -> None:
         if bool(self.sick.any()):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from advreg.types import Model
+from advreg.types import Model, Output
 
 
 @contextmanager
@@ -73,6 +76,55 @@ def frozen(model: Model) -> Iterator[None]:
                     buffer.copy_(value)
             setattr(module, name, buffer)
         _set_random_states(before)
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Run a model in eval mode, and put back the mode of each submodule."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [(module, module.training) for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def heads(model: Model, keys: Iterable[str | int] | None) -> Model:
+    """The part of a model that some of its heads need, where the model declares how to run it.
+
+    A model declares it by an argument of its forward, `heads`: a tuple of keys, the only ones that the output
+    must hold. A decoder that nobody reads is then not run: an attack on the paper's contour head costs two
+    thirds of one on the mask.
+
+    Args:
+        model: Any model.
+        keys: The heads that will be read; None for all.
+
+    Returns:
+        `x -> model(x, heads=keys)`; the model itself where it declares nothing, or all heads are read.
+
+    Example:
+        >>> import torch
+        >>> class Net(torch.nn.Module):
+        ...     def forward(self, x, heads=("contour", "mask")):
+        ...         return {key: x.sum(1) if key == "contour" else x for key in heads}
+        >>> sorted(heads(Net(), ["contour"])(torch.ones(1, 2)))
+        ['contour']
+    """
+    forward = model.forward if isinstance(model, nn.Module) else model
+    if keys is None or not _takes_heads(forward):
+        return model
+    return partial(cast(Callable[..., Output], model), heads=tuple(sorted(keys, key=str)))
+
+
+def _takes_heads(forward: Callable[..., Output]) -> bool:
+    try:
+        return "heads" in inspect.signature(forward).parameters
+    except (TypeError, ValueError):  # a callable without a signature, such as a built-in
+        return False
 
 
 def _refuse_batch_statistics(model: Model) -> None:

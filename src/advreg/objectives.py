@@ -6,14 +6,12 @@ descend, `negate` it. For a model with several heads say which is meant: `on("ma
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from advreg.metrics import Activation, decide, same_shape, soft_dice
+from advreg.trees import head
 from advreg.types import Output, PerExample, Target
 
 
@@ -167,33 +165,15 @@ def negate(function: PerExample) -> PerExample:
     return _Weighted(((-1.0, function),))
 
 
-def head(tree: Any, key: str | int, name: str) -> Any:
-    """One head of an output or target: by key, by field, or by place. `name` stands in the message."""
-    if isinstance(tree, Mapping):
-        if key in tree:
-            return tree[key]
-        has = list(tree)
-    elif isinstance(key, int) and isinstance(tree, Sequence):
-        if -len(tree) <= key < len(tree):
-            return tree[key]
-        has = list(range(len(tree)))
-    elif isinstance(key, str) and (fields := _fields(tree)):
-        if key in fields:
-            return getattr(tree, key)
-        has = fields
-    else:
-        has = list(range(len(tree))) if isinstance(tree, Sequence) else _fields(tree)
-    raise KeyError(
-        f"the {name} has no head {key!r}; it is a {type(tree).__name__}"
-        + (f" with heads {has}" if has else " without heads: pass the function itself, without on(...)")
-        + ("" if name == "output" else "; build the target like the model's output")
-    )
-
-
-def _fields(tree: Any) -> list[str]:
-    if dataclasses.is_dataclass(tree):
-        return [field.name for field in dataclasses.fields(tree)]
-    return list(getattr(tree, "_fields", ()))
+def keys_read(function: PerExample) -> frozenset[str | int] | None:
+    """The heads that an objective made of `on`, `weighted` and `negate` reads; None: it may read any."""
+    if isinstance(function, _On):
+        return frozenset([function.key])
+    if isinstance(function, _Weighted):
+        read = [keys_read(term) for _, term in function.terms]
+        known = [keys for keys in read if keys is not None]
+        return frozenset().union(*known) if len(known) == len(read) else None
+    return None
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,25 @@ from typer.testing import CliRunner
 from advreg import contour_dice, dice, point_error
 from lumbar_disk import demo, figures, recipes
 from lumbar_disk.cli import app
-from lumbar_disk.train import fit
 
 TINY = replace(
-    recipes.phantom_recipe(), patients=3, test_patients=1, size=64, width=4, steps=60, attack_steps=3, batch=4
+    recipes.phantom_recipe(),
+    patients=3,
+    test_patients=1,
+    size=64,
+    width=4,
+    steps=60,
+    attack_steps=3,
+    batch=4,
+    lr=0.01,
+    seed=1,
 )
 
 
 @pytest.fixture(scope="module")
 def attacked():
     data = demo.load(TINY)
-    net = fit(data.train, width=TINY.width, steps=TINY.steps, batch=TINY.batch, lr=0.01, seed=0)
+    net = demo.trained(data.train, TINY)
     return net, data, demo.attack(net, data.test, TINY)
 
 

@@ -1,11 +1,12 @@
+"""The loss, and the one training loop: it learns, repeats itself, and goes on from a kill bit for bit."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
-from skimage.draw import polygon2mask
 
-from lumbar_disk import phantom, train
+from lumbar_disk import models, phantom, train
 from lumbar_disk.discs import crops
 
 
@@ -32,71 +33,93 @@ def test_the_loss_is_the_papers():
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9)
 
 
-def identity(count):
-    return torch.eye(2).expand(count, 2, 2), torch.zeros(count, 2)
+def batches(discs, size=5):
+    """A function of the step, as a stream of virtual discs is."""
+
+    def batch(step):
+        places = torch.arange(step * size, (step + 1) * size)
+        some = discs.take((places % len(discs)).tolist())
+        return some.images, some.target(), places
+
+    return batch
 
 
-def test_no_motion_changes_nothing(discs):
-    images, contours = train.move(discs.images, discs.contours, *identity(len(discs)))
-    torch.testing.assert_close(images, discs.images, rtol=0, atol=2e-5)
-    torch.testing.assert_close(contours, discs.contours, rtol=0, atol=1e-5)
+def fitted(discs, steps=30, **options):
+    net = models.network(width=4, size=64, seed=7)
+    train.fit(net, batches(discs), lambda _: models.CLEAN, steps=steps, lr=0.01, **options)
+    return net
 
 
-def test_a_quarter_turn_and_a_whole_shift_move_pixels_exactly(discs):
-    linear, shift = identity(1)
-    image, contour = discs.images[:1], discs.contours[:1]
-    clockwise = torch.tensor([[[0.0, -1.0], [1.0, 0.0]]])
-    turned, points = train.move(image, contour, clockwise, shift)
-    torch.testing.assert_close(turned, torch.rot90(image, -1, (2, 3)), rtol=0, atol=2e-5)
-    torch.testing.assert_close(
-        points, torch.stack([63 - contour[..., 1], contour[..., 0]], -1), rtol=0, atol=1e-4
-    )
-    shifted, points = train.move(image, contour, linear, torch.tensor([[3.0, -5.0]]))
-    torch.testing.assert_close(shifted[..., :-5, 3:], image[..., 5:, :-3], rtol=0, atol=2e-5)
-    torch.testing.assert_close(points, contour + torch.tensor([3.0, -5.0]), rtol=0, atol=1e-4)
-
-
-def test_contours_stay_on_the_picture_under_any_motion(discs):
-    generator = torch.Generator().manual_seed(0)
-    linear = torch.eye(2) + 0.3 * (torch.rand(len(discs), 2, 2, generator=generator) - 0.5)
-    shift = 8 * torch.rand(len(discs), 2, generator=generator) - 4
-    masks, contours = train.move(discs.masks, discs.contours, linear, shift)
-    for mask, contour in zip(masks, contours.double().numpy(), strict=True):
-        inside = torch.from_numpy(polygon2mask((64, 64), contour[:, ::-1]))
-        shown = mask[0] > 0.5
-        assert 2 * (inside & shown).sum() / (inside.sum() + shown.sum()) > 0.95
-
-
-def test_jitter_keeps_range_and_rasterises_its_own_contours(discs):
-    before = torch.get_rng_state()
-    images, target = train.jitter(discs.images, discs.contours, torch.Generator().manual_seed(3))
-    again, _ = train.jitter(discs.images, discs.contours, torch.Generator().manual_seed(3))
-    assert torch.equal(images, again)
-    assert not torch.equal(images, discs.images)
-    assert 0 <= images.min() <= images.max() <= 1
-    for mask, contour in zip(target["mask"], target["contour"].double().numpy(), strict=True):
-        np.testing.assert_array_equal(mask[0].numpy(), polygon2mask((64, 64), contour[:, ::-1]))
-    assert torch.equal(before, torch.get_rng_state())
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_training_learns_repeats_itself_and_leaves_the_global_state_alone(discs):
     before = torch.get_rng_state()
-    net = train.fit(discs, width=4, steps=40, batch=5, lr=0.01, seed=7)
+    net = fitted(discs)
     assert torch.equal(before, torch.get_rng_state())
     assert not net.training
     torch.manual_seed(123)
-    again = train.fit(discs, width=4, steps=40, batch=5, lr=0.01, seed=7)
-    for a, b in zip(net.parameters(), again.parameters(), strict=True):
-        assert torch.equal(a, b)
-    fresh = train.fit(discs, width=4, steps=1, batch=5, lr=1e-9, seed=7)
+    assert equal(net.state_dict(), fitted(discs).state_dict())
     with torch.no_grad():
+        fresh = models.network(width=4, size=64, seed=7)
         start = train.loss(fresh(discs.images), discs.target()).mean()
         end = train.loss(net(discs.images), discs.target()).mean()
     assert end < 0.75 * start
 
 
+def test_the_rate_falls_over_the_last_share_of_the_steps(discs, monkeypatch):
+    rates = []
+    plain = torch.optim.Adamax.step
+    monkeypatch.setattr(
+        torch.optim.Adamax,
+        "step",
+        lambda self: (rates.append(self.param_groups[0]["lr"]), plain(self))[1],
+    )
+    fitted(discs, steps=6, decay=0.5)
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9], ids=["each step", "only at the end"])
+def test_a_training_that_was_killed_goes_on_bit_for_bit(discs, tmp_path, every):
+    point = train.Checkpoint(tmp_path / "checkpoint.pt", {"width": 4}, every)
+    whole = fitted(discs, steps=8)
+    taken = []
+
+    def dying(step):
+        taken.append(step)
+        if taken == [0, 1, 2]:
+            raise KilledError
+        return models.CLEAN
+
+    for _ in range(2):
+        net = models.network(width=4, size=64, seed=7)
+        try:
+            train.fit(net, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
+        except KilledError:
+            continue
+    assert taken[3:] == (list(range(2, 8)) if every == 0 else list(range(8)))
+    assert equal(net.state_dict(), whole.state_dict())
+    done = models.network(width=4, size=64, seed=1)
+    train.fit(done, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
+    assert taken[-1] == 7  # nothing was left to do
+    assert equal(done.state_dict(), whole.state_dict())
+
+
+def test_a_checkpoint_of_another_training_is_refused_by_name(discs, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    fitted(discs, steps=1, checkpoint=train.Checkpoint(path, {"width": 4, "radii": (0.0, 0.1)}))
+    with pytest.raises(ValueError, match=r"another training: width: then 4, now 8\. Go on"):
+        fitted(discs, steps=1, checkpoint=train.Checkpoint(path, {"width": 8, "radii": (0.0, 0.1)}))
+
+
 def test_bad_numbers_are_refused(discs):
-    with pytest.raises(ValueError, match=r"at least 1; got steps=0"):
-        train.fit(discs, width=2, steps=0)
+    with pytest.raises(ValueError, match=r"at least 1; got 0"):
+        fitted(discs, steps=0)
+    net = models.network(width=4, size=64, seed=7)
     with pytest.raises(FloatingPointError, match=r"training loss is .* at step 1 of 5; lower lr"):
-        train.fit(discs, width=2, steps=5, batch=2, lr=math.inf)
+        train.fit(net, batches(discs), lambda _: models.CLEAN, steps=5, lr=math.inf)

@@ -1,0 +1,327 @@
+"""Adversarial training: losses of (model, x, y) for any training loop, the paper's four among them.
+
+An adversarial loss is the loss of the clean inputs plus weighted losses of changed inputs. What changes them
+is any `Perturb`: an attack, random noise, or a function of your own. Losses are values: a training whose
+radius grows makes a new one for each epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from advreg.ascent import ascend, one_per_example
+from advreg.models import evaluating, frozen, heads
+from advreg.norms import linf, per_example
+from advreg.objectives import keys_read
+from advreg.randomness import Keys
+from advreg.rules import Steepest
+from advreg.threats import Threat
+from advreg.trees import map_tensors
+from advreg.types import Model, Output, PerExample, Rule, Target
+
+__all__ = [
+    "AdversarialLoss",
+    "Adversary",
+    "L_adv_r",
+    "L_adv_rs",
+    "L_adv_s",
+    "L_rand",
+    "Noise",
+    "Perturb",
+    "PureNoise",
+    "radius_ramp",
+]
+
+Perturb: TypeAlias = Callable[[Model, Tensor, Target, Keys], Tensor]
+"""What changes the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
+The model comes in eval mode, and without the wrapper of a data-parallel one."""
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """`clean * L(x) + sum of weight * L(x')` over the terms, for any training loop.
+
+    Calling it with `(model, x, y)` returns the loss, a scalar to call `backward` on, and its parts: the mean
+    of `L` for the clean inputs and for each term, unweighted and detached, by name. The model's mode, its
+    gradients and torch's random state are as they were but for one number drawn where no seed is given.
+
+    What can be shared is: `y` serves all terms, the changed inputs are found with parameters frozen and the
+    model in eval mode, an attack runs the part of the network that its objective reads (see
+    `advreg.models.heads`), and one pass of the network takes the clean and the changed inputs together. Under
+    DistributedDataParallel the attacks run on the module inside, so that gradients are synchronised once, by
+    your `backward`. Autocast and memory formats are the caller's, and hold in here as well.
+
+    Args:
+        loss: The task's loss, `(output, target) -> (B,)`.
+        terms: What is added, by name: a weight, and what changes the inputs.
+        clean: The weight of the clean inputs' loss.
+        together: Whether clean and changed inputs go through the network in one pass. False takes a pass
+            each, which needs less memory at once; a BatchNorm then sees them apart.
+
+    Raises:
+        TypeError: When called: a loss that does not return `(B,)`; a term that does not return a tensor like
+            `x`.
+        ValueError: When called: an output whose tensors do not begin with the batch; and as for `pgd_attack`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, Threat, linf
+        >>> model = torch.nn.Linear(3, 2)
+        >>> attack = Adversary(J_IND_reg, Threat(linf, 0.1), rule=Steepest(0.25), steps=10)
+        >>> terms = {"noise": (0.2, Noise(Threat(linf, 0.1))), "attack": (0.3, attack)}
+        >>> loss = AdversarialLoss(J_IND_reg, terms)
+        >>> total, parts = loss(model, torch.rand(4, 3), torch.zeros(4, 2))
+        >>> total.backward()
+        >>> list(parts), bool(parts["attack"] > parts["clean"])
+        (['clean', 'noise', 'attack'], True)
+
+    Source:
+        Chen et al., section 2.4; Madry et al., arXiv:1706.06083.
+    """
+
+    loss: PerExample
+    terms: Mapping[str, tuple[float, Perturb]]
+    clean: float = 0.5
+    together: bool = True
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Target, *, seed: int | None = None, index: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its parts.
+
+        Args:
+            model: The model in training.
+            x: Clean inputs, `(B, *input)`.
+            y: The target.
+            seed: With `index`, decides all chance in here: pass the number of the step for a training that
+                can be repeated. By default it is drawn from torch's global generator.
+            index: Each example's place, int64 `(B,)`, by default 0 to B - 1. Where several processes share a
+                batch, its place in the whole batch.
+        """
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+        inputs = [x]
+        bare = _unwrapped(model)
+        with evaluating(bare):
+            for number, (name, (_, perturb)) in enumerate(self.terms.items()):
+                changed = perturb(bare, x, y, keys.fold_in(number))
+                if not isinstance(changed, Tensor) or changed.shape != x.shape:
+                    came = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+                    raise TypeError(
+                        f"the term {name!r} must return inputs like x, a tensor of shape {tuple(x.shape)}; "
+                        f"got {came}: of an attack's result return .x"
+                    )
+                inputs.append(changed.detach().to(x.dtype))
+        outputs = _apart(model(torch.cat(inputs)), len(inputs)) if self.together else map(model, inputs)
+        means = [one_per_example(self.loss(output, y), len(x), "a loss").mean() for output in outputs]
+        weights = [self.clean, *(weight for weight, _ in self.terms.values())]
+        total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
+        return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """A `Perturb`: projected gradient ascent of an objective, to its last iterate.
+
+    It costs `steps` forward passes and `steps` gradients of the input, and nothing else: unlike `pgd_attack`
+    it evaluates neither the clean nor the last input, and reports nothing.
+
+    Args:
+        objective: What the attack maximises.
+        threat: Where it may move.
+        rule: How a step is made; by default the paper's, signs of length 0.01 at any radius.
+        steps: Gradient steps; the paper takes 20.
+        random_start: Begin at a random point of the threat, as the paper does.
+
+    Source:
+        Chen et al., section 2.4: N = 20, alpha = 0.01; the released code's rule is the plain sign.
+    """
+
+    objective: PerExample
+    threat: Threat
+    rule: Rule[Any] = Steepest(0.01, relative=False)
+    steps: int = 20
+    random_start: bool = True
+
+    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
+        """The changed inputs."""
+        self.threat.validate(x)
+        part = heads(model, keys_read(self.objective))
+        centre = x.detach()
+        with frozen(model):
+            start = self.threat.sample(centre, keys) if self.random_start else None
+            climb = ascend(
+                lambda point: self.objective(part(point), y),
+                centre,
+                threat=self.threat,
+                rule=self.rule,
+                start=start,
+            )
+            return next(islice(climb, self.steps, None)).x
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A `Perturb`: a random point of the threat; for Linf, uniform noise in [-radius, radius] inside the box.
+
+    Source:
+        Chen et al., Eq 11: x_rand = x + noise.
+    """
+
+    threat: Threat
+
+    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
+        """The noisy inputs."""
+        del model, y
+        self.threat.validate(x)
+        return self.threat.sample(x.detach(), keys)
+
+
+@dataclass(frozen=True)
+class PureNoise:
+    """A `Perturb`: uniform noise in [0, radius] in place of the image, as the paper's released code feeds it.
+
+    Source:
+        Chen et al., the code released with the paper. Its text says x + noise, which is `Noise`.
+    """
+
+    radius: float | Tensor
+
+    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
+        """The noise, shaped like `x`."""
+        del model, y
+        radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device).expand(len(x))
+        return keys.uniform(x) * per_example(radius, x)
+
+
+def L_adv_rs(
+    loss: PerExample,
+    *,
+    reg: PerExample,
+    seg: PerExample,
+    threat: Threat = Threat(linf, 0.07),
+    rule: Rule[Any] = Steepest(0.01, relative=False),
+    steps: int = 20,
+) -> AdversarialLoss:
+    """`0.5 L(x) + 0.25 L(x_reg) + 0.25 L(x_seg)`: each head is attacked, and both learn from both attacks.
+
+    Args:
+        loss: The task's loss L, `(output, target) -> (B,)`.
+        reg: What the attack on the regression head maximises; the paper's is `on("contour", J_IND_reg)`.
+        seg: What the attack on the mask head maximises; the paper's is `on("mask", J_IND_seg)`.
+        threat: Where the attacks may move; see `radius_ramp`.
+        rule: How they step.
+        steps: How often.
+
+    Returns:
+        An `AdversarialLoss` with the terms "reg" and "seg".
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, J_IND_seg, on, weighted
+        >>> model = lambda x: {"contour": 9 * x.mean((2, 3)), "mask": 4 * x - 2}
+        >>> reg, seg = on("contour", J_IND_reg), on("mask", J_IND_seg)
+        >>> loss = L_adv_rs(weighted((1.0, reg), (1.0, seg)), reg=reg, seg=seg, steps=5)
+        >>> x = torch.rand(2, 1, 8, 8)
+        >>> total, parts = loss(model, x, {"contour": 9 * x.mean((2, 3)), "mask": (x > 0.5).float()})
+        >>> list(parts)
+        ['clean', 'reg', 'seg']
+
+    Source:
+        Chen et al., Eq 8. The released code ascends the training loss of the attacked head in place of Eqs 4
+        and 5: pass that as `reg` and `seg` to do so.
+    """
+    attacks = {"reg": Adversary(reg, threat, rule, steps), "seg": Adversary(seg, threat, rule, steps)}
+    return AdversarialLoss(loss, {name: (0.25, attack) for name, attack in attacks.items()})
+
+
+def L_adv_r(
+    loss: PerExample,
+    *,
+    reg: PerExample,
+    threat: Threat = Threat(linf, 0.07),
+    rule: Rule[Any] = Steepest(0.01, relative=False),
+    steps: int = 20,
+) -> AdversarialLoss:
+    """`0.5 L(x) + 0.5 L(x_reg)`: the regression head alone is attacked. Arguments as for `L_adv_rs`.
+
+    Source:
+        Chen et al., Eq 9.
+    """
+    return AdversarialLoss(loss, {"reg": (0.5, Adversary(reg, threat, rule, steps))})
+
+
+def L_adv_s(
+    loss: PerExample,
+    *,
+    seg: PerExample,
+    threat: Threat = Threat(linf, 0.07),
+    rule: Rule[Any] = Steepest(0.01, relative=False),
+    steps: int = 20,
+) -> AdversarialLoss:
+    """`0.5 L(x) + 0.5 L(x_seg)`: the mask head alone is attacked. Arguments as for `L_adv_rs`.
+
+    Source:
+        Chen et al., Eq 10.
+    """
+    return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps))})
+
+
+def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool = False) -> AdversarialLoss:
+    """`0.5 L(x) + 0.5 L(x_rand)`: noise in place of an attack.
+
+    Args:
+        loss: The task's loss L, `(output, target) -> (B,)`.
+        threat: Where noise may lead.
+        pure: False, the paper's text: x_rand = x + noise. True, its released code: x_rand is noise in
+            [0, radius] without x.
+
+    Source:
+        Chen et al., Eq 11.
+    """
+    return AdversarialLoss(loss, {"rand": (0.5, PureNoise(threat.radius) if pure else Noise(threat))})
+
+
+def radius_ramp(radius: float, epoch: int, epochs: int) -> float:
+    """The radius of an epoch, counted from 0, where it grows linearly to its full size in the last.
+
+    Raises:
+        ValueError: An epoch that is not in 0 to epochs - 1.
+
+    Example:
+        >>> [round(radius_ramp(0.07, epoch, epochs=7), 2) for epoch in range(7)]
+        [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]
+
+    Source:
+        The paper's released code: eps(epoch) = 0.07 (epoch + 1) / 100.
+    """
+    if not 0 <= epoch < epochs:
+        raise ValueError(f"epoch must be in 0 to epochs - 1; got epoch {epoch} of {epochs}")
+    return radius * (epoch + 1) / epochs
+
+
+def _unwrapped(model: Model) -> Model:
+    """The module inside a data-parallel wrapper."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    return model.module if isinstance(model, wrappers) else model
+
+
+def _apart(output: Output, count: int) -> list[Output]:
+    """The outputs of `count` batches that went through the network as one."""
+
+    def part(tensor: Tensor, number: int) -> Tensor:
+        if tensor.ndim == 0 or len(tensor) % count:
+            raise ValueError(
+                f"every tensor of the output must begin with the batch; got shape {tuple(tensor.shape)} "
+                f"for {count} batches in one pass: leave it out of the output, or pass together=False"
+            )
+        return tensor.chunk(count)[number]
+
+    return [map_tensors(partial(part, number=number), output) for number in range(count)]
