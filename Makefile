@@ -35,6 +35,7 @@ docs: .venv/installed  ## build docs/_build/html, warnings as errors
 bench: .venv/bench  ## speed and memory as ratios in one run; needs a quiet machine
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/augment.py
+	$(BIN)/python benchmarks/training.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv docs/_build results .pytest_cache .mypy_cache .ruff_cache

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 RADII = (0.0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2)  # the columns of its tables: Linf; 0 is the clean images
 SIZE = 128  # side of its crops; its Table 1 is in their pixels
@@ -35,7 +36,8 @@ SETTINGS: dict[str, Any] = {
 """The paper's settings, by the fields of `recipes.StudyRecipe`; width and batches are the released code's."""
 
 
-class Measure(NamedTuple):
+@dataclass(frozen=True)
+class Measure:
     """What a table reports: which head was attacked, which answered, and how the answer was measured.
 
     Attributes:

@@ -77,6 +77,9 @@ def evaluate(
         >>> attack = partial(pgd_attack, objective=J_IND_reg, threat=Threat(linf, 0.1), steps=5)
         >>> evaluate(torch.nn.Linear(3, 2), batches, {"": {"error": J_IND_reg}}, attack, radius=0.1)
         Table(8 rows; attack: attack; head: ''; metric: error; radius: 0.1)
+
+    Source:
+        Chen et al., section 3.1: each head's accuracy under attack, Eqs 13 to 15.
     """
     if attack is None and radius > 0:
         raise ValueError(f"clean inputs have no radius; got {radius} without an attack: pass attack=")

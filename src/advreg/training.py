@@ -1,8 +1,6 @@
 """Adversarial training: losses of (model, x, y) for any training loop, the paper's four among them.
 
-An adversarial loss is the loss of the clean inputs plus weighted losses of changed inputs. What changes them
-is any `Perturb`: an attack, random noise, or a function of your own. Losses are values: a training whose
-radius grows makes a new one for each epoch.
+Losses are values: a training whose radius grows makes a new one for each epoch.
 """
 
 from __future__ import annotations
@@ -48,14 +46,14 @@ The model comes in eval mode, and without the wrapper of a data-parallel one."""
 class AdversarialLoss:
     """`clean * L(x) + sum of weight * L(x')` over the terms, for any training loop.
 
-    Calling it with `(model, x, y)` returns the loss, a scalar to call `backward` on, and its parts: the mean
-    of `L` for the clean inputs and for each term, unweighted and detached, by name. The model's mode, its
-    gradients and torch's random state are as they were but for one number drawn where no seed is given.
+    What changes `x` into `x'` is any `Perturb`: an attack, random noise, or a function of your own. Calling
+    it with `(model, x, y)` returns the loss, a scalar to call `backward` on, and its parts: the mean of `L`
+    for the clean inputs and for each term, unweighted and detached, by name. Model and random state are left
+    as they were, but for one number drawn where no seed is given.
 
-    What can be shared is: `y` serves all terms, the changed inputs are found with parameters frozen and the
-    model in eval mode, an attack runs the part of the network that its objective reads (see
-    `advreg.models.heads`), and one pass of the network takes the clean and the changed inputs together. Under
-    DistributedDataParallel the attacks run on the module inside, so that gradients are synchronised once, by
+    What can be shared is: attacks run in eval mode with parameters frozen, on the part of the network that
+    their objective reads (see `advreg.models.heads`), and clean and changed inputs share one training pass.
+    Under DistributedDataParallel attacks run on the module inside, so gradients are synchronised once, by
     your `backward`. Autocast and memory formats are the caller's, and hold in here as well.
 
     Args:
@@ -66,9 +64,8 @@ class AdversarialLoss:
             each, which needs less memory at once; a BatchNorm then sees them apart.
 
     Raises:
-        TypeError: When called: a loss that does not return `(B,)`; a term that does not return a tensor like
-            `x`.
-        ValueError: When called: an output whose tensors do not begin with the batch; and as for `pgd_attack`.
+        TypeError: A loss that does not return `(B,)`; a term that does not return a tensor like `x`.
+        ValueError: An output whose tensors do not begin with the batch; and as for `pgd_attack`.
 
     Example:
         >>> import torch
@@ -100,10 +97,9 @@ class AdversarialLoss:
             model: The model in training.
             x: Clean inputs, `(B, *input)`.
             y: The target.
-            seed: With `index`, decides all chance in here: pass the number of the step for a training that
-                can be repeated. By default it is drawn from torch's global generator.
-            index: Each example's place, int64 `(B,)`, by default 0 to B - 1. Where several processes share a
-                batch, its place in the whole batch.
+            seed: With `index`, decides all chance in here: pass the step's number for a training that can be
+                repeated. By default it is drawn from torch's global generator.
+            index: Each example's place in the batch, the whole one where processes share it; int64 `(B,)`.
         """
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         keys = Keys(seed, torch.arange(len(x)) if index is None else index)
@@ -130,8 +126,8 @@ class AdversarialLoss:
 class Adversary:
     """A `Perturb`: projected gradient ascent of an objective, to its last iterate.
 
-    It costs `steps` forward passes and `steps` gradients of the input, and nothing else: unlike `pgd_attack`
-    it evaluates neither the clean nor the last input, and reports nothing.
+    It costs `steps` forward passes and gradients of the input: unlike `pgd_attack` it evaluates neither the
+    clean nor the last input.
 
     Args:
         objective: What the attack maximises.
@@ -141,7 +137,7 @@ class Adversary:
         random_start: Begin at a random point of the threat, as the paper does.
 
     Source:
-        Chen et al., section 2.4: N = 20, alpha = 0.01; the released code's rule is the plain sign.
+        Chen et al., section 2.4; the plain sign is its released code's.
     """
 
     objective: PerExample
@@ -189,7 +185,7 @@ class PureNoise:
     """A `Perturb`: uniform noise in [0, radius] in place of the image, as the paper's released code feeds it.
 
     Source:
-        Chen et al., the code released with the paper. Its text says x + noise, which is `Noise`.
+        The paper's released code; its text says x + noise, which is `Noise`.
     """
 
     radius: float | Tensor
@@ -230,13 +226,12 @@ def L_adv_rs(
         >>> reg, seg = on("contour", J_IND_reg), on("mask", J_IND_seg)
         >>> loss = L_adv_rs(weighted((1.0, reg), (1.0, seg)), reg=reg, seg=seg, steps=5)
         >>> x = torch.rand(2, 1, 8, 8)
-        >>> total, parts = loss(model, x, {"contour": 9 * x.mean((2, 3)), "mask": (x > 0.5).float()})
-        >>> list(parts)
+        >>> list(loss(model, x, {"contour": 9 * x.mean((2, 3)), "mask": (x > 0.5).float()})[1])
         ['clean', 'reg', 'seg']
 
     Source:
-        Chen et al., Eq 8. The released code ascends the training loss of the attacked head in place of Eqs 4
-        and 5: pass that as `reg` and `seg` to do so.
+        Chen et al., Eq 8. Its released code ascends the training loss of the attacked head: pass that as
+        `reg` and `seg` to do so.
     """
     attacks = {"reg": Adversary(reg, threat, rule, steps), "seg": Adversary(seg, threat, rule, steps)}
     return AdversarialLoss(loss, {name: (0.25, attack) for name, attack in attacks.items()})
