@@ -22,6 +22,7 @@ ORDER = [
     "metrics",
     "objectives",
     "models",
+    "search",
     "attacks",
     "training",
     "resampling",

@@ -178,7 +178,7 @@ CASES = {
     "unpaired batches": (
         lambda: ood_attack(two_heads(), *batch(4)[:1], batch(3)[0], objective=REG, threat=Threat(linf, 0.1)),
         ValueError,
-        "pair one to one; got 4 and 3",
+        "pair one to one, or one with all; got 4 and 3",
     ),
 }
 

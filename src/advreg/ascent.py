@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from itertools import count
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from advreg.norms import per_example
 from advreg.threats import Threat
+from advreg.trees import take
 from advreg.types import Rule
 
 
@@ -56,7 +58,8 @@ def ascend(
     threat: Threat,
     rule: Rule[Any],
     start: Tensor | None = None,
-) -> Iterator[Iterate]:
+    schedule: Callable[[int], float] | None = None,
+) -> Generator[Iterate, Tensor | None]:
     """Climb `function` inside a threat: `x <- project(x + alpha * direction)`, without end.
 
     An iterate is evaluated when its value is read, and its gradient taken when the next is asked for. So N
@@ -70,9 +73,12 @@ def ascend(
         threat: Where `x` may be.
         rule: How a step is made.
         start: The first point, projected onto the threat first; by default the centre.
+        schedule: From an iterate's number to the factor on the radius that holds for it; 1 by default.
 
     Yields:
-        `Iterate` with `x`, `value` and `gradient`, beginning with the start.
+        `Iterate` with `x`, `value` and `gradient`, beginning with the start. Sending back which examples to
+        keep, `(B,)` bool, drops the others from the next iterate on; `function` must follow. Of the rule's
+        state, tensors that begin with the batch are taken to be per example.
 
     Raises:
         TypeError: `function` does not return a tensor of `(B,)`.
@@ -90,17 +96,26 @@ def ascend(
     Source:
         Chen et al., section 2.3, Algorithm 1.
     """
-    alpha = _length(rule, threat, centre)
-    x = threat.project(centre if start is None else start, centre).detach()
+    factor = 1.0 if schedule is None else schedule(0)
+    now = threat.scaled(factor)
+    alpha = _length(rule, now, centre)
+    x = now.project(centre if start is None else start, centre).detach()
     state, gradient = rule.init(x), None
-    while True:
+    for number in count(1):
         iterate = Iterate(function, x, gradient)
-        yield iterate
+        keep = yield iterate
         with torch.inference_mode(mode=False):
             gradient = iterate.slope()
+            after = 1.0 if schedule is None else schedule(number)
+            if keep is not None:
+                threat = threat.take(keep, centre)
+                x, gradient, centre, state = take((x, gradient, centre, state), keep)
+            if keep is not None or after != factor:
+                factor, now = after, threat.scaled(after)
+                alpha = _length(rule, now, centre)
             with torch.no_grad():
-                direction, state = rule.step(gradient, state, threat.steps_at(x))
-                x = threat.project(x + alpha * direction, centre)
+                direction, state = rule.step(gradient, state, now.steps_at(x))
+                x = now.project(x + alpha * direction, centre)
 
 
 def one_per_example(value: Any, count: int, name: str) -> Tensor:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
-from advreg.ascent import ascend
 from advreg.models import frozen, heads
-from advreg.norms import per_example, rows
 from advreg.objectives import keys_read
 from advreg.randomness import Keys
 from advreg.rules import Adamax
-from advreg.threats import Threat, examples
-from advreg.types import Model, PerExample, Rule, Target
+from advreg.search import Plan, report, search
+from advreg.threats import Threat
+from advreg.types import Model, Output, PerExample, Rule, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +28,14 @@ class AttackResult:
         value: The objective at `x`, `(B,)`.
         gain: The objective at `x` less the objective at the centre, `(B,)`.
         step: The step at which `x` was found, `(B,)` int64; 0 is the start, -1 the centre itself.
+        finished: Whether the attack's `stop` held at `x`, `(B,)` bool; False throughout without one.
     """
 
     x: Tensor
     value: Tensor
     gain: Tensor
     step: Tensor
+    finished: Tensor
 
 
 Attack: TypeAlias = Callable[[Model, Tensor, Target], AttackResult]
@@ -55,6 +55,8 @@ def pgd_attack(
     random_start: bool = True,
     restarts: int = 1,
     keep: Literal["best", "last"] = "best",
+    stop: Callable[[Output, Target], Tensor] | None = None,
+    schedule: Callable[[float], float] | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -79,6 +81,10 @@ def pgd_attack(
         restarts: Independent runs, each from another random start; the best is kept per example.
         keep: "best": the worst input met, the clean one included, so that the gain is never negative.
             "last": where the run ends, as the paper reports.
+        stop: `(output, target) -> (B,)` bool. An example for which it holds is finished: that point is its
+            result, and it leaves the batch, so that the others cost less.
+        schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
+            `Shrinking`. Only points inside the threat itself are results.
         seed: With `index`, decides the random starts.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -115,34 +121,38 @@ def pgd_attack(
             f"{tuple(start.shape)}"
         )
     keys = Keys(seed, torch.arange(len(x)) if index is None else index)
-    centre = x.detach()
-
-    part = heads(model, keys_read(objective))
-
-    def function(point: Tensor) -> Tensor:
-        return objective(part(point), y)
-
+    plan = Plan(objective, rule, steps, restarts, random_start, keep == "best", stop, schedule)
+    if plan.factor(steps) != 1:
+        raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
+    part = model if stop is not None else heads(model, keys_read(objective))
     with frozen(model):
-        kept, health = _Kept.nothing(centre), _Health.of(centre)
-        clean: Tensor | None = None
-        for restart in range(restarts):
-            first = threat.sample(centre, keys.fold_in(restart), start) if random_start else start
-            climb = ascend(function, centre, threat=threat, rule=rule, start=first)
-            for step, iterate in enumerate(islice(climb, steps + 1)):
-                value = iterate.value
-                health = health.after(value, iterate.gradient, step)
-                if first is None and step == 0:
-                    clean = value  # the run begins at the centre
-                if keep == "best" or step == steps:
-                    kept = kept.or_better(iterate.x, value, step)
-        if clean is None:
-            with torch.no_grad():
-                clean = function(centre)
-            health = health.after(clean, None, -1)
-        if keep == "best":
-            kept = _Kept(centre, clean, torch.full_like(kept.step, -1)).or_better(*kept)
-    health.report()
-    return AttackResult(kept.x, kept.value, kept.value - clean, kept.step)
+        track, clean = search(part, x.detach(), y, keys, threat, start, plan)
+    report(track, tried=steps > 0)
+    return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """A schedule: a radius that begins too large and shrinks to its size in stages.
+
+    Args:
+        stages: `(until, factor)` pairs, in order: before that share of the steps the radius is so many times
+            its size; after the last of them it is itself.
+
+    Example:
+        >>> [Shrinking()(share) for share in (0.0, 0.29, 0.3, 0.6, 1.0)]
+        [2.0, 2.0, 1.5, 1.0, 1.0]
+
+    Source:
+        Croce et al., Robust semantic segmentation: strong adversarial attacks and fast training of robust
+        models, arXiv:2306.12941: 2, 1.5 and 1 times the radius for 30, 30 and 40 % of the steps.
+    """
+
+    stages: tuple[tuple[float, float], ...] = ((0.3, 2.0), (0.6, 1.5))
+
+    def __call__(self, share: float) -> float:
+        """The factor on the radius."""
+        return next((factor for until, factor in self.stages if share < until), 1.0)
 
 
 class AttackOptions(TypedDict, total=False):
@@ -154,120 +164,136 @@ class AttackOptions(TypedDict, total=False):
     random_start: bool
     restarts: int
     keep: Literal["best", "last"]
+    schedule: Callable[[float], float] | None
     seed: int
     index: Tensor | None
 
 
+@dataclass(frozen=True)
+class Within:
+    """A condition on a metric of an output and its target: `low <= function(output, target) <= high`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import point_error
+        >>> close = Within(point_error, high=1.0)
+        >>> close(torch.tensor([[[0.0, 0.5]], [[0.0, 2.0]]]), torch.zeros(2, 1, 2))
+        tensor([ True, False])
+    """
+
+    function: PerExample
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        """Whether it holds, `(B,)` bool."""
+        value = self.function(output, target)
+        return (value >= self.low) & (value <= self.high)
+
+
+@dataclass(frozen=True, eq=False)
+class OODResult(AttackResult):
+    """What an out-of-distribution attack found.
+
+    Attributes:
+        closeness: For each condition by its name the metric at `x`, `(B,)`.
+        matched: For each condition whether it holds there, `(B,)` bool. `finished` says whether all do.
+    """
+
+    closeness: Mapping[str, Tensor]
+    matched: Mapping[str, Tensor]
+
+
 def ood_attack(
     model: Model,
-    x_in: Tensor,
+    x_in: Tensor | None,
     x_out: Tensor,
     *,
     objective: PerExample,
     threat: Threat,
+    target: Target | None = None,
+    match: Mapping[str, Within] | None = None,
     **options: Unpack[AttackOptions],
-) -> AttackResult:
+) -> OODResult:
     """Move out-of-distribution inputs until the model answers as it does for in-distribution ones.
 
-    The target is the model's own output on `x_in`, as it is; the ball is centred on `x_out`.
+    The target is the model's own output on `x_in`, as it is; the ball is centred on `x_out`. Pairs that
+    match leave the batch, so that the others cost less.
 
     Args:
         model: As for `pgd_attack`.
-        x_in: In-distribution inputs, `(B, *input)`, each the partner of one of `x_out`.
-        x_out: Out-of-distribution inputs, `(B, *input)`: the centres, and where the attack begins.
+        x_in: In-distribution inputs, `(B, *input)`, each the partner of one of `x_out`; one alone is the
+            partner of all. None where `target` is given.
+        x_out: Out-of-distribution inputs, `(B, *input)`: the centres, and where the attack begins. One alone
+            is the partner of all of `x_in`.
         objective: What grows as the outputs come together, such as `on("mask", J_OOD_seg)`.
-        threat: The paper's is `Threat(l2, 40.0)` around a 128 x 128 image.
+        threat: The paper's is `Threat(l2, 40.0)` around a 128 x 128 image; `Threat(l2, math.inf)` leaves the
+            box alone.
+        target: What is to be matched in place of the output on `x_in`.
+        match: When a pair matches: conditions by name, all of which must hold; see `Within`.
         **options: As for `pgd_attack`; the paper's rule is `Adamax(0.01, relative=False)`.
 
     Returns:
-        An `AttackResult`, around `x_out`.
+        An `OODResult`, around `x_out`.
 
     Raises:
         ValueError: Batches that do not pair, and as for `pgd_attack`.
 
     Example:
         >>> import torch
-        >>> from advreg import Adamax, J_OOD_reg, Threat, l2, ood_attack
-        >>> model = torch.nn.Linear(3, 2)
-        >>> result = ood_attack(model, torch.rand(4, 3), torch.rand(4, 3), objective=J_OOD_reg,
-        ...                     threat=Threat(l2, 0.5), rule=Adamax(0.01, relative=False), steps=10)
-        >>> bool((result.gain >= 0).all())
-        True
+        >>> from advreg import Adamax, J_OOD_reg, Threat, l2, ood_attack, point_error
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Unflatten(1, (2, 2)))
+        >>> result = ood_attack(model, torch.rand(4, 6), torch.rand(1, 6), objective=J_OOD_reg,
+        ...                     threat=Threat(l2, 0.5), rule=Adamax(0.01, relative=False), steps=10,
+        ...                     match={"points": Within(point_error, high=0.1)})
+        >>> result.x.shape, list(result.closeness), bool((result.gain >= 0).all())
+        (torch.Size([4, 6]), ['points'], True)
 
     Source:
         Chen et al., section 2.3, Eqs 6 and 7; Liang et al., arXiv:2009.08016.
     """
-    if len(x_in) != len(x_out):
+    if (x_in is None) == (target is None):
+        raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
+    if x_in is not None:
+        x_in, x_out = _paired(x_in, x_out)
+        threat.validate(x_in)
+        with frozen(model), torch.no_grad():
+            target = model(x_in)
+    conditions = match or {}
+
+    def stop(output: Output, wanted: Target) -> Tensor:
+        return torch.stack([condition(output, wanted) for condition in conditions.values()]).all(0)
+
+    found = pgd_attack(
+        model,
+        x_out,
+        target,
+        objective=objective,
+        threat=threat,
+        stop=stop if conditions else None,
+        **options,
+    )
+    closeness, matched = {}, {}
+    if conditions:
+        with frozen(model), torch.no_grad():
+            output = model(found.x)
+            closeness = {name: condition.function(output, target) for name, condition in conditions.items()}
+            matched = {name: condition(output, target) for name, condition in conditions.items()}
+    return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
+
+
+def _paired(x_in: Tensor, x_out: Tensor) -> tuple[Tensor, Tensor]:
+    """One to one; one alone with all of the other."""
+    if len(x_in) == len(x_out):
+        return x_in, x_out
+    if 1 not in (len(x_in), len(x_out)):
         raise ValueError(
-            f"x_in and x_out must pair one to one; got {len(x_in)} and {len(x_out)}: repeat the shorter, for "
-            "example x_out.repeat_interleave(n, dim=0)"
+            f"x_in and x_out must pair one to one, or one with all; got {len(x_in)} and {len(x_out)}: repeat "
+            "the shorter, for example x_out.repeat_interleave(n, dim=0)"
         )
-    threat.validate(x_in)
-    with frozen(model), torch.no_grad():
-        target = model(x_in)
-    return pgd_attack(model, x_out, target, objective=objective, threat=threat, **options)
-
-
-class _Kept(NamedTuple):
-    """The best candidates so far: `(B, *input)`, `(B,)`, `(B,)`."""
-
-    x: Tensor
-    value: Tensor
-    step: Tensor
-
-    @staticmethod
-    def nothing(centre: Tensor) -> _Kept:
-        """Worse than any candidate."""
-        value = centre.new_full(centre.shape[:1], -torch.inf)
-        return _Kept(centre, value, torch.full_like(value, -1, dtype=torch.int64))
-
-    def or_better(self, x: Tensor, value: Tensor, step: int | Tensor) -> _Kept:
-        """Each example's better one; what is here already in a tie."""
-        better = value > self.value
-        return _Kept(
-            torch.where(per_example(better, self.x), x, self.x),
-            torch.where(better, value, self.value),
-            torch.where(better, step, self.step),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Health:
-    """What went wrong on the way, per example, `(B,)`; read once at the end, so that no step waits for it."""
-
-    sick: Tensor
-    since: Tensor
-    moved: Tensor
-    tried: bool
-
-    @staticmethod
-    def of(centre: Tensor) -> _Health:
-        never = torch.zeros(len(centre), dtype=torch.bool, device=centre.device)
-        return _Health(never, torch.full_like(never, -1, dtype=torch.int64), never, tried=False)
-
-    def after(self, value: Tensor, gradient: Tensor | None, step: int) -> _Health:
-        sick, moved = ~value.isfinite(), self.moved
-        if gradient is not None:
-            steepness = rows(gradient).abs().amax(1)
-            sick, moved = sick | ~steepness.isfinite(), moved | (steepness > 0)
-        since = torch.where(sick & ~self.sick, step, self.since)
-        return _Health(self.sick | sick, since, moved, tried=self.tried or gradient is not None)
-
-    def report(self) -> None:
-        if bool(self.sick.any()):
-            since = int(self.since[self.sick].min())
-            when = "on the clean input" if since < 0 else f"at step {since}"
-            raise ValueError(
-                f"the objective or its gradient is not finite for {examples(self.sick)}, first {when}: look "
-                "for a square root or norm at zero, a logarithm of zero, or float16 overflow"
-            )
-        if self.tried and not bool(self.moved.all()):
-            warnings.warn(
-                f"the gradient is zero at every step for {examples(~self.moved)}, so nothing moved: the "
-                "objective may be saturated (attack logits, not rounded or clipped outputs), or start where "
-                "it is flat (use random_start=True); such a result says nothing about robustness",
-                stacklevel=3,
-            )
+    count = max(len(x_in), len(x_out))
+    x_in, x_out = (x.expand(count, *x.shape[1:]) if len(x) == 1 else x for x in (x_in, x_out))
+    return x_in, x_out.contiguous()
 
 
 def _check_options(steps: int, restarts: int, keep: str, *, random_start: bool) -> None:

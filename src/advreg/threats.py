@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -190,6 +191,22 @@ class Threat:
                 f"[{centre.min().item():.6g}, {centre.max().item():.6g}], outside in {examples(out)}: undo "
                 "the normalisation (put it into the model), pass the right bounds=, or clamp the inputs first"
             )
+
+    def scaled(self, factor: float) -> Threat:
+        """The same threat with its radius times `factor`."""
+        return self if factor == 1 else dataclasses.replace(self, radius=self.radius * factor)
+
+    def take(self, keep: Tensor, centre: Tensor) -> Threat:
+        """The threat of some of the examples: `keep` selects from the batch of `centre`, `(B, *input)`."""
+
+        def own(value: Any, rank: int) -> Any:
+            each = isinstance(value, Tensor) and value.ndim == rank and len(value) == len(centre)
+            return value[keep.to(value.device)] if each else value
+
+        bounds = self.bounds and (own(self.bounds[0], centre.ndim), own(self.bounds[1], centre.ndim))
+        return dataclasses.replace(
+            self, radius=own(self.radius, 1), bounds=bounds, mask=own(self.mask, centre.ndim)
+        )
 
     @property
     def largest(self) -> float:

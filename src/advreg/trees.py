@@ -33,6 +33,17 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree
 
 
+def take(tree: Any, keep: Tensor) -> Any:
+    """Some examples of a batch: `keep`, `(B,)` bool, selects from each tensor that begins with the batch.
+
+    Example:
+        >>> import torch
+        >>> take({"x": torch.arange(3), "scale": torch.tensor(2)}, torch.tensor([True, False, True]))
+        {'x': tensor([0, 2]), 'scale': tensor(2)}
+    """
+    return map_tensors(lambda entry: entry[keep] if entry.shape[:1] == keep.shape else entry, tree)
+
+
 def tensors(tree: Any) -> Iterator[Tensor]:
     """The tensors of a tree, in order.
 
