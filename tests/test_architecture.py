@@ -31,6 +31,11 @@ ORDER = [
     "journal",
     "measuring",
     "evaluation",
+    "features",
+    "distances",
+    "disagreement",
+    "detection",
+    "ood",
     "plotting",
     "testing",
 ]

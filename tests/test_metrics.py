@@ -4,9 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.draw import polygon2mask
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
 from advreg import auroc, contour_dice, dice, point_error, soft_dice
+from advreg.metrics import aupr, fpr_at_tpr
 from advreg.testing import check_objective
 
 
@@ -82,6 +83,20 @@ def test_auroc_is_scikit_learns_ties_included(pairs):
         assert ours.item() == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40),
+    st.sampled_from([0.1, 0.5, 0.95, 1.0]),
+)
+def test_aupr_and_fpr_are_scikit_learns_ties_included(pairs, share):
+    scores, positive = zip(*pairs, strict=True)
+    if len(set(positive)) == 2:
+        given_ = torch.tensor(scores, dtype=torch.float32), torch.tensor(positive)
+        assert aupr(*given_).item() == pytest.approx(average_precision_score(positive, scores), abs=1e-12)
+        fpr, tpr, _ = roc_curve(positive, scores, drop_intermediate=False)
+        assert fpr_at_tpr(*given_, tpr=share).item() == pytest.approx(fpr[tpr >= share].min(), abs=1e-12)
+
+
 def test_metrics_keep_the_contract():
     masks, contours = (logits(4, 2, 6, 6), logits(4, 2, 6, 6) > 0), (9 * logits(4, 7, 2), logits(4, 7, 2))
     for metric in (dice, soft_dice):
@@ -116,6 +131,8 @@ def test_metrics_keep_the_contract():
             "both classes; got 3 positives and 0 neg",
         ),
         (lambda: auroc(torch.tensor([0.0, torch.nan]), torch.tensor([True, False])), "without NaN"),
+        (lambda: aupr(torch.zeros(2), torch.ones(2, dtype=torch.bool)), "AUPR needs both classes"),
+        (lambda: fpr_at_tpr(torch.zeros(2), torch.tensor([True, False]), tpr=95), r"\(0, 1\]; got 95"),
     ],
 )
 def test_errors_say_what_to_do(call, message):

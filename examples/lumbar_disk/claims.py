@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
+from typing import Protocol
 
 from advreg.tables import Interval, Table, bootstrap
 
@@ -41,6 +42,27 @@ class Verdict(StrEnum):
     fails = "fails"
     undecided = "undecided"
     missing = "not computed"
+    told = "not judged"
+
+
+class Asked(Protocol):
+    """What a part of a claim asks."""
+
+    @property
+    def text(self) -> str:
+        """What is measured, in words."""
+
+    @property
+    def threshold(self) -> float | None:
+        """What to compare with; None for a number that is told beside the others and decides nothing."""
+
+    @property
+    def above(self) -> bool:
+        """Whether the claim is that the number lies above."""
+
+    @property
+    def difference(self) -> bool:
+        """Whether it is a difference, which is shown with its sign."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +98,9 @@ class Question:
         return f"{who}, {MEASURES[self.table].title}, {where}"
 
     @property
-    def condition(self) -> str:
-        """What the claim asks for, in words."""
-        return f"{'above' if self.above else 'below'} {self.threshold:g}"
+    def difference(self) -> bool:
+        """Whether it is a difference of two models."""
+        return self.than is not None
 
 
 @dataclass(frozen=True)
@@ -92,14 +114,22 @@ class Part:
         reason: Why nothing was measured; empty otherwise.
     """
 
-    question: Question
+    question: Asked
     measured: Interval | None
     published: float | None
     reason: str = ""
 
     @property
+    def condition(self) -> str:
+        """What the claim asks for, in words; empty if nothing."""
+        asked = self.question
+        return "" if asked.threshold is None else f"{'above' if asked.above else 'below'} {asked.threshold:g}"
+
+    @property
     def verdict(self) -> Verdict:
         """Whether the interval lies on the claimed side of the threshold."""
+        if self.question.threshold is None:
+            return Verdict.told
         if self.measured is None:
             return Verdict.missing
         above = self.measured.low > self.question.threshold
@@ -114,10 +144,10 @@ class Claim:
     """One claim of the paper with its parts.
 
     Attributes:
-        number: 1 to 6.
+        number: 1 to 6; 7 to 9 are in `lumbar_disk.ood_claims`.
         title: A few words.
         sentence: What is claimed, and what would count as such.
-        parts: All of them must hold.
+        parts: All that are judged must hold.
     """
 
     number: int

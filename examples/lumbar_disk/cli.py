@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,9 +11,10 @@ import torch
 import typer
 from rich.console import Console
 
+from . import cli_options as options
 from . import demo as demonstration
+from . import ood_images, ood_report, ood_study, recipes, sharing, spider, virtual
 from . import prepare as prepared
-from . import recipes, sharing, spider, virtual
 from . import report as reports
 from . import study as fifteen
 from .mesh import KernelName
@@ -30,23 +29,6 @@ class Source(StrEnum):
 
     phantom = "phantom"
     spider = "spider"
-
-
-class Data(StrEnum):
-    """What `prepare` makes crops from."""
-
-    spider = "spider"
-    folder = "folder"
-    mat = "mat"
-    phantom = "phantom"
-
-
-class Size(StrEnum):
-    """The study's recipes."""
-
-    smoke = "smoke"
-    small = "small"
-    paper = "paper"
 
 
 @app.callback()
@@ -84,9 +66,7 @@ def demo(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of phantoms, split, training and attacks.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")
-    ] = None,
+    threads: options.Threads = None,
 ) -> None:
     """Train a two-headed U-net on lumbar discs, then attack each head at several radii as the paper does.
 
@@ -94,8 +74,8 @@ def demo(
     recipe, one for each kind of --data.
     """
     recipe = recipes.phantom_recipe() if data is Source.phantom else recipes.spider_recipe()
-    _refuse(context, data, ("root", "series") if data is Source.phantom else ("patients",))
-    options: dict[str, Any] = {
+    options.refuse(context, data, ("root", "series") if data is Source.phantom else ("patients",))
+    chosen: dict[str, Any] = {
         "patients": patients,
         "test_patients": test_patients,
         "size": size,
@@ -104,18 +84,15 @@ def demo(
         "attack_steps": attack_steps,
         "seed": seed,
     }
-    recipe = replace(recipe, **{name: value for name, value in options.items() if value is not None})
+    recipe = replace(recipe, **{name: value for name, value in chosen.items() if value is not None})
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
+    with options.plainly():
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)  # a size it refuses is better known before the work than after
         split = demonstration.load(recipe, root, series=series, progress=True)
-    except (OSError, ValueError) as error:
-        typer.echo(f"lumbar-disk: {error}", err=True)
-        raise typer.Exit(2) from None
     folder = out or Path("results") / ("demo" if data is Source.phantom else data.value)
-    report = demonstration.run(recipe, split, folder, command=_command(context), progress=True)
+    report = demonstration.run(recipe, split, folder, command=options.command_of(context), progress=True)
     console = Console()
     console.print(demonstration.layout(report, recipe, split))
     for path in report.files:
@@ -126,22 +103,18 @@ def demo(
 def prepare(
     context: typer.Context,
     data: Annotated[
-        Data,
+        options.Data,
         typer.Option(
             help="SPIDER as downloaded, a folder of images and contours, the paper's .mat crops, or "
             "synthetic patients."
         ),
     ],
-    root: Annotated[
-        Path | None, typer.Option(help="The folder of the data. For all but --data phantom.")
-    ] = None,
+    root: options.Root = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="File to write. By default results/DATA.npz.")
     ] = None,
-    series: Annotated[
-        list[str], typer.Option(help="SPIDER's series to read: t1, t2, t2_SPACE; may be repeated.")
-    ] = [spider.SERIES],  # noqa: B006 - typer's way to give a list
-    patients: Annotated[int, typer.Option(min=2, help="Phantoms to draw. For --data phantom.")] = 54,
+    series: options.Series = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    patients: options.Patients = 54,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop in pixels.")] = 128,
     test_patients: Annotated[
         int,
@@ -154,14 +127,11 @@ def prepare(
     The file names its sources and is checked against them: a second run leaves it alone unless a source or an
     option has changed. Discs that cannot be served are named with the reason, and left out.
     """
-    _refuse_foreign(context, data)
-    options = Options(data.value, root, tuple(series), size, patients, test_patients, seed)
+    options.refuse_foreign(context, data)
+    wanted = Options(data.value, root, tuple(series), size, patients, test_patients, seed)
     path = out or Path("results") / f"{data}.npz"
-    try:
-        manifest, reasons = prepared.prepare(options, path, command=_command(context), progress=True)
-    except (OSError, ValueError) as error:
-        typer.echo(f"lumbar-disk: {error}", err=True)
-        raise typer.Exit(2) from None
+    with options.plainly():
+        manifest, reasons = prepared.prepare(wanted, path, command=options.command_of(context), progress=True)
     typer.echo("".join(f"{reason}\n" for reason in reasons), nl=False)
     typer.echo(f"{'wrote' if reasons else 'up to date:'} {path}\n{prepared.counts(manifest)}")
 
@@ -193,23 +163,20 @@ def augment(
     Reports the variation that the shape models cover and how many shapes are implausible, draws the paper's
     Fig. 2 and the modes, and stores the samples in shards. A run that is killed goes on where it was.
     """
-    try:
+    with options.plainly():
         split = prepared.load(data)
         report = virtual.run(
             split.train,
             out,
             components=components,
             count=count,
-            command=_command(context),
+            command=options.command_of(context),
             manifest={"prepared": data.as_posix(), "arrays": split.manifest["arrays"]},
             seed=seed,
             kernel=kernel,
             shard=shard,
             progress=True,
         )
-    except (OSError, ValueError) as error:
-        typer.echo(f"lumbar-disk: {error}", err=True)
-        raise typer.Exit(2) from None
     console = Console()
     console.print(virtual.layout(report))
     for path in (*report.files, *report.shards[:1]):
@@ -221,37 +188,20 @@ def augment(
 @app.command()
 def study(
     context: typer.Context,
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="Results folder; a run that was killed goes on in it.")
-    ],
-    size: Annotated[Size, typer.Option(help="The recipe to begin with.")] = Size.small,
-    data: Annotated[Data, typer.Option(help="As for `prepare`.")] = Data.spider,
-    root: Annotated[
-        Path | None, typer.Option(help="The folder of the data. For all but --data phantom.")
-    ] = None,
-    series: Annotated[
-        list[str], typer.Option(help="SPIDER's series to read: t1, t2, t2_SPACE; may be repeated.")
-    ] = [spider.SERIES],  # noqa: B006 - typer's way to give a list
-    patients: Annotated[int, typer.Option(min=2, help="Phantoms to draw. For --data phantom.")] = 54,
+    out: options.Out,
+    size: options.Recipe = options.Size.small,
+    data: Annotated[options.Data, typer.Option(help="As for `prepare`.")] = options.Data.spider,
+    root: options.Root = None,
+    series: options.Series = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    patients: options.Patients = 54,
     models: Annotated[
         list[str] | None, typer.Option(help="Make these alone, such as P10_std; may be repeated.")
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a field of the recipe, such as width=16; may be repeated."),
-    ] = None,
-    with_report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Whether to end with the report.")
-    ] = True,
-    checkpoint_every: Annotated[
-        float, typer.Option(min=0, help="Seconds between two checkpoints of a training.")
-    ] = 30.0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1. By default a GPU where there is one.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; torch's choice by default.")
-    ] = None,
+    setting: options.Settings = None,
+    with_report: options.WithReport = True,
+    checkpoint_every: options.CheckpointEvery = 30.0,
+    device: options.Device = None,
+    threads: options.Threads = None,
 ) -> None:
     """Train the paper's fifteen models, attack each head at every radius, write the report.
 
@@ -259,8 +209,8 @@ def study(
     several may share a folder, on one machine or more: each takes a model that no other has. Under torchrun
     (`torchrun --nproc-per-node N -m lumbar_disk study ...`) the processes share each model's batches.
     """
-    _refuse_foreign(context, data)
-    try:
+    options.refuse_foreign(context, data)
+    with options.plainly():
         recipe = recipes.edited(recipes.SIZES[size](), setting or [])
         if models:
             recipe = replace(recipe, models=tuple(models))
@@ -268,16 +218,61 @@ def study(
             torch.set_num_threads(threads)
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)
-        options = Options(
+        wanted = Options(
             data.value, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed
         )
         with sharing.processes(device) as place:
-            split = fifteen.prepared(options, out, command=_command(context))
-            fifteen.Study(recipe, split, out, place, checkpoint_every, progress=True).run(_command(context))
+            split = fifteen.prepared(wanted, out, command=options.command_of(context))
+            fifteen.Study(recipe, split, out, place, checkpoint_every, progress=True).run(
+                options.command_of(context)
+            )
             files = reports.write(out) if with_report and sharing.first() else []
-    except (OSError, ValueError) as error:
-        typer.echo(f"lumbar-disk: {error}", err=True)
-        raise typer.Exit(2) from None
+    for path in files:
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def ood(
+    context: typer.Context,
+    images: Annotated[
+        Path, typer.Option("--ood", help="Folder of images that are no discs, or of folders of such images.")
+    ],
+    out: options.Out,
+    size: options.Recipe = options.Size.small,
+    data: Annotated[options.Data, typer.Option(help="As for `prepare`.")] = options.Data.spider,
+    root: options.Root = None,
+    series: options.Series = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    patients: options.Patients = 54,
+    setting: options.Settings = None,
+    with_report: options.WithReport = True,
+    checkpoint_every: options.CheckpointEvery = 30.0,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Train networks with a reconstruction output, and pass strange images off as discs, past detectors.
+
+    Images start from a folder, from noise, and from synthetic anatomy without its disc; files that cannot be
+    read are named and skipped. Runs may be killed and begun again, and may share the folder, as for `study`.
+    """
+    options.refuse_foreign(context, data)
+    with options.plainly():
+        recipe = recipes.edited(recipes.ood(size), setting or [])
+        if threads is not None:
+            torch.set_num_threads(threads)
+        wanted = Options(
+            data.value, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed
+        )
+        with sharing.processes(device) as place:
+            split = fifteen.prepared(wanted, out, command=options.command_of(context))
+            sources = (
+                *ood_images.read(images, recipe.size),
+                *ood_images.made(len(split.test), recipe.size, recipe.seed),
+            )
+            work = ood_study.OODStudy(
+                recipe, split, out, place, checkpoint_every, progress=True, sources=sources
+            )
+            work.run(options.command_of(context))
+            files = ood_report.write(out) if with_report and sharing.first() else []
     for path in files:
         typer.echo(f"wrote {path}")
 
@@ -292,39 +287,7 @@ def report(
 
     What is not made yet is named as missing, so a study may be looked at while it runs.
     """
-    try:
+    with options.plainly():
         files = reports.write(results)
-    except (OSError, ValueError) as error:
-        typer.echo(f"lumbar-disk: {error}", err=True)
-        raise typer.Exit(2) from None
     for path in files:
         typer.echo(f"wrote {path}")
-
-
-def _refuse_foreign(context: typer.Context, data: Data) -> None:
-    """Refuse options of other kinds of data."""
-    foreign = {Data.phantom: ("root", "series"), Data.spider: ("patients",)}
-    _refuse(context, data, foreign.get(data, ("series", "patients")))
-
-
-def _refuse(context: typer.Context, data: str, names: Sequence[str]) -> None:
-    """Refuse options that the kind of data has no use for."""
-    for name in names:
-        if _typed(context, name):
-            raise typer.BadParameter(f"--{name} has no meaning with --data {data}; leave it out.")
-
-
-def _command(context: typer.Context) -> str:
-    """Return the command line that repeats this run."""
-    words = ["lumbar-disk", str(context.info_name)]
-    for name, value in context.params.items():
-        if _typed(context, name):
-            for one in value if isinstance(value, list | tuple) else (value,):
-                words += ["--" + name.replace("_", "-"), str(one)]
-    return shlex.join(words)
-
-
-def _typed(context: typer.Context, name: str) -> bool:
-    """Return whether an option was given, rather than left at its default."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

@@ -28,7 +28,7 @@ def table_csv(results: Results, found: Cells, number: int) -> str:
         for radius in radii:
             row += [*found.get((number, model, radius), (None,) * 3), published(number, model, radius)]
         rows.append(row)
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def claims_csv(claims: Iterable[Claim]) -> str:
@@ -38,7 +38,7 @@ def claims_csv(claims: Iterable[Claim]) -> str:
         for claim in claims
         for part in claim.parts
     ]
-    return _csv([list(rows[0]), *(list(row.values()) for row in rows)])
+    return csv_text([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def claims_json(claims: Iterable[Claim]) -> str:
@@ -66,14 +66,14 @@ def _part_json(part: Part) -> dict[str, object]:
         "measured": mean,
         "low": low,
         "high": high,
-        "must_be": part.question.condition,
+        "must_be": part.condition,
         "verdict": part.verdict,
         "published": part.published,
         "reason": part.reason,
     }
 
 
-def _csv(rows: Iterable[Iterable[object]]) -> str:
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Return rows as CSV; what is not there is empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

@@ -33,7 +33,7 @@ from advreg.training import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_rand,
 from . import sharing, train
 from .augment import Stream
 from .discs import Discs
-from .recipes import StudyRecipe
+from .recipes import StudyRecipe, kind_of, reconstructs
 from .storage import Stored
 from .unet import UNet
 
@@ -42,11 +42,11 @@ CLEAN = AdversarialLoss(train.loss, {}, clean=1.0)  # Eq. (3) alone
 SHOWN = 2  # test discs whose adversarial images are kept for Figs 8 and 9
 
 
-def network(width: int, size: int, seed: int) -> UNet:
+def network(width: int, size: int, seed: int, *, reconstruction: bool = False) -> UNet:
     """Return an untrained network; the seed decides its weights, torch's global state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return UNet(width, size)
+        return UNet(width, size, reconstruction=reconstruction)
 
 
 def batches(
@@ -71,19 +71,21 @@ def batches(
     return batch
 
 
-def criterion(recipe: StudyRecipe, kind: str, epoch: int) -> AdversarialLoss:
+def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:
     """Return the loss of an epoch: Eq. (3), or (8) to (11) with noise that grows from epoch to epoch.
 
     Args:
         recipe: The recipe.
-        kind: "std", "rand", "rand_pure", "adv_r", "adv_s" or "adv_rs".
+        name: Of the model.
         epoch: Counted from 0.
     """
+    kind = kind_of(name)
+    task = train.loss_with_reconstruction if reconstructs(name) else train.loss
     if kind == "std":
-        return CLEAN
+        return AdversarialLoss(task, {}, clean=1.0)
     threat = Threat(linf, radius_ramp(recipe.radius, epoch, recipe.epochs))
     if kind in ("rand", "rand_pure"):
-        return L_rand(train.loss, threat=threat, pure=kind == "rand_pure")
+        return L_rand(task, threat=threat, pure=kind == "rand_pure")
     options: dict[str, Any] = {
         "threat": threat,
         "rule": Steepest(recipe.alpha, relative=False),
@@ -91,10 +93,10 @@ def criterion(recipe: StudyRecipe, kind: str, epoch: int) -> AdversarialLoss:
     }
     reg, seg = OBJECTIVES["contour"], OBJECTIVES["mask"]
     if kind == "adv_r":
-        return L_adv_r(train.loss, reg=reg, **options)
+        return L_adv_r(task, reg=reg, **options)
     if kind == "adv_s":
-        return L_adv_s(train.loss, seg=seg, **options)
-    return L_adv_rs(train.loss, reg=reg, seg=seg, **options)
+        return L_adv_s(task, seg=seg, **options)
+    return L_adv_rs(task, reg=reg, seg=seg, **options)
 
 
 def curve(

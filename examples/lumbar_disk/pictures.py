@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,13 @@ class Picture:
     """A figure as a page shows it.
 
     Attributes:
-        number: The paper's.
+        number: The paper's, such as 4 or "1b".
         caption: What stands below.
         alt: What it shows, for whoever does not see it.
         sources: Data URIs by media query, the narrowest first; "" is the rest. Empty if nothing was drawn.
     """
 
-    number: int
+    number: int | str
     caption: str
     alt: str
     sources: dict[str, str]
@@ -58,11 +60,9 @@ def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], 
     """
     shown, files = [], []
     for number, curves in CURVES.items():
-        page, phone = curve_figure(number, cells), curve_figure(number, cells, tall=True)
-        files.append(write(out / f"figure{number}.png", page.savefig))
-        wide, tall = _svg(page), _svg(phone)
-        drawn = {f"{NARROW} and {DARK}": darkened(tall), NARROW: tall, DARK: darkened(wide), "": wide}
-        sources = {media: _uri("image/svg+xml", svg) for media, svg in drawn.items()}
+        path = out / f"figure{number}.png"
+        sources = drawing(path, partial(curve_figure, number, cells))
+        files.append(path)
         shown.append(Picture(number, curves.caption, curve_text(number, cells), sources))
     for number, head in OUTPUTS.items():
         path = out / f"figure{number}.png"
@@ -72,11 +72,36 @@ def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], 
             path.unlink(missing_ok=True)  # of an earlier run
             shown.append(Picture(number, caption, "", {}))
             continue
-        files.append(write(path, output_figure(number, results.examples).savefig))
-        tall = _saved(output_figure(number, results.examples, tall=True))
-        sources = {NARROW: _uri("image/png", tall), "": _uri("image/png", path.read_bytes())}
+        sources = photograph(path, partial(output_figure, number, results.examples))
+        files.append(path)
         shown.append(Picture(number, f"{caption}: {which}", output_text(number, results.examples), sources))
     return shown, files
+
+
+def drawing(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
+    """Write a figure of lines, and render it for a page, light and dark.
+
+    Args:
+        path: The PNG file to write.
+        draw: Draws it, given ``tall``, in the colours that `study_figures.darkened` knows.
+
+    Returns:
+        See `Picture.sources`.
+    """
+    page = draw(tall=False)
+    write(path, page.savefig)
+    wide, tall = _svg(page), _svg(draw(tall=True))
+    drawn = {f"{NARROW} and {DARK}": darkened(tall), NARROW: tall, DARK: darkened(wide), "": wide}
+    return {media: _uri("image/svg+xml", svg) for media, svg in drawn.items()}
+
+
+def photograph(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
+    """Write a figure of images, and render it for a page; see `drawing`."""
+    write(path, draw(tall=False).savefig)
+    return {
+        NARROW: _uri("image/png", _saved(draw(tall=True))),
+        "": _uri("image/png", path.read_bytes()),
+    }
 
 
 def _svg(figure: Figure) -> bytes:

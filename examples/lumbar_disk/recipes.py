@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from .mesh import KernelName
 
@@ -59,10 +59,13 @@ def spider_recipe() -> Recipe:
     return replace(phantom_recipe(), patients=None, steps=4000)
 
 
+R = TypeVar("R", bound="StudyRecipe")
+
 KINDS = ("std", "rand", "adv_r", "adv_s", "adv_rs")
 COMPONENTS = (3, 5, 10)
 FIFTEEN = tuple(f"P{components}_{kind}" for kind in KINDS for components in COMPONENTS)
 PURE = tuple(f"P{components}_rand_pure" for components in COMPONENTS)
+RECONSTRUCTING = tuple(f"P{components}_{kind}_rec" for kind in KINDS for components in COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class StudyRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
-        known = (*FIFTEEN, *PURE)
+        known = (*FIFTEEN, *PURE, *RECONSTRUCTING)
         if unknown := [name for name in self.models if name not in known]:
             raise ValueError(f"no such model: {', '.join(unknown)}. Choose from {', '.join(known)}.")
         for name in ("batch", "virtual", "std_epochs", "epochs", "batches", "eval_batch", "test_patients"):
@@ -134,7 +137,7 @@ class StudyRecipe:
 
     def steps(self, name: str) -> int:
         """Return a model's optimiser steps."""
-        return self.batches * (self.std_epochs if kind_of(name) == "std" else self.epochs)
+        return self.batches * (self.std_epochs if start_of(name) is None else self.epochs)
 
 
 def paper() -> StudyRecipe:
@@ -191,11 +194,60 @@ def components_of(name: str) -> int:
 
 
 def kind_of(name: str) -> str:
-    """Return which loss a model is trained with; see `components_of`."""
-    return name.split("_", 1)[1]
+    """Return which loss a model is trained with; see `components_of`, and `reconstructs`."""
+    return name.split("_", 1)[1].removesuffix("_rec")
 
 
-def edited(recipe: StudyRecipe, settings: Iterable[str]) -> StudyRecipe:
+def reconstructs(name: str) -> bool:
+    """Return whether a model also answers with the image itself, and learns to (section 2.5)."""
+    return name.endswith("_rec")
+
+
+def start_of(name: str) -> str | None:
+    """Return the model from whose weights another one starts; None for the std models.
+
+    Example:
+        >>> start_of("P10_adv_rs_rec"), start_of("P10_std")
+        ('P10_std_rec', None)
+    """
+    start = f"P{components_of(name)}_std" + ("_rec" if reconstructs(name) else "")
+    return None if name == start else start
+
+
+@dataclass(frozen=True)
+class OODRecipe(StudyRecipe):
+    """What decides the out-of-distribution study: three models, and the attacks on them.
+
+    Attributes:
+        ood_radius: L2 radius around the starting image; the paper's 40 is for 128 pixels.
+        ood_steps: Steps; the paper takes 4000.
+        ood_alpha: Adamax's learning rate, in intensities.
+        ood_weight: Of a detector's score, over its deviation on the training discs, in the aware attacks.
+        contour_within: Mean distance, in pixels, at which the contours count as matched.
+        mask_within: Dice at which the masks do.
+    """
+
+    models: tuple[str, ...] = ("P10_std", "P10_std_rec", "P10_adv_rs_rec")
+    ood_radius: float = 40.0
+    ood_steps: int = 4000
+    ood_alpha: float = 0.01
+    ood_weight: float = 1.0
+    contour_within: float = 0.1
+    mask_within: float = 0.995
+
+
+def ood(size: str) -> OODRecipe:
+    """Return the out-of-distribution study in one of the three sizes; its training is the fifteen models'."""
+    base = {field.name: getattr(SIZES[size](), field.name) for field in fields(StudyRecipe)}
+    attack: dict[str, Any] = {
+        "smoke": {"ood_radius": 20.0, "ood_steps": 10},
+        "small": {"ood_radius": 20.0, "ood_steps": 400},
+        "paper": {},
+    }[size]
+    return OODRecipe(**{**base, "models": OODRecipe.models, **attack})
+
+
+def edited(recipe: R, settings: Iterable[str]) -> R:
     """Change fields of a recipe by text, as on a command line.
 
     Args:

@@ -8,7 +8,7 @@ model without ``model.json``, which is written last, counts as missing: a run in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ class Results:
         return int(self.about["recipe"]["size"])
 
 
-def read(folder: Path) -> Results:
+def read(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = ordered) -> Results:
     """Read a folder of results.
+
+    Args:
+        folder: What the study wrote.
+        order: Gives, for the models that are there, all of the study in their order, as `paper.ordered` does.
 
     Raises:
         FileNotFoundError: If it holds no ``study.json``.
@@ -70,7 +74,7 @@ def read(folder: Path) -> Results:
             "version; run the study again."
         )
     there = {path.parent.name: path.parent for path in (folder / "models").glob("*/model.json")}
-    names = ordered(set(there))
+    names = order(set(there))
     present = [name for name in names if name in there]
     return Results(
         about,

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from . import models, sharing, train
 from .augment import Stream
 from .files import differences, write
 from .prepare import Prepared, load, prepare
-from .recipes import StudyRecipe, components_of, kind_of
+from .recipes import StudyRecipe, components_of, reconstructs, start_of
 from .shapes import ShapeModel
 from .sources import Options
 from .storage import Stored, generate
@@ -59,7 +59,7 @@ class Study:
     def names(self) -> tuple[str, ...]:
         """The models to make: the std models, from which the others start, first."""
         wanted = self.recipe.models
-        starts = [f"P{components_of(name)}_std" for name in wanted]
+        starts = [start_of(name) or name for name in wanted]
         return tuple(dict.fromkeys([*starts, *wanted]))
 
     def folder(self, name: str) -> Path:
@@ -107,22 +107,22 @@ class Study:
                         "on with those, or choose another --out."
                     )
                 return
-            _write_json(
-                path,
-                {
-                    "command": command,
-                    "environment": _environment(self.device),
-                    "recipe": asdict(self.recipe),
-                    "identity": self.identity(),
-                    "data": self.data.manifest,
-                    "patients": {
-                        "train": len(set(self.data.train.patients)),
-                        "test": len(set(self.data.test.patients)),
-                    },
-                    "discs": {"train": len(self.data.train), "test": len(self.data.test)},
-                    "wall_seconds": None,
-                },
-            )
+            _write_json(path, self.about(command))
+
+    def about(self, command: str) -> dict[str, Any]:
+        """Return what `study.json` says."""
+        data = self.data
+        sides = {"train": data.train, "test": data.test}
+        return {
+            "command": command,
+            "environment": _environment(self.device),
+            "recipe": asdict(self.recipe),
+            "identity": self.identity(),
+            "data": data.manifest,
+            "patients": {side: len(set(discs.patients)) for side, discs in sides.items()},
+            "discs": {side: len(discs) for side, discs in sides.items()},
+            "wall_seconds": None,
+        }
 
     def _close(self) -> None:
         """Write how long it took, from the first model's beginning to the last one's end."""
@@ -143,8 +143,8 @@ class Study:
         lock = None
         while sharing.first() and lock is None and not all(map(self.done, self.names)):
             for name in self.names:
-                start = f"P{components_of(name)}_std"
-                if self.done(name) or (name != start and not self.done(start)):
+                start = start_of(name)
+                if self.done(name) or (start and not (self.folder(start) / "weights.pt").exists()):
                     continue
                 lock = sharing.taken(self.folder(name))
                 if lock is not None and self.done(name):  # it was finished in between
@@ -168,14 +168,14 @@ class Study:
         began, folder = time.time(), self.folder(name)
         net, seconds = self.trained(name)
         start = time.perf_counter()
-        self._evaluate(name, net)
+        self.evaluate(name, net)
         if sharing.first():
             _write_json(
                 folder / "model.json",
                 {
                     "name": name,
                     "steps": self.recipe.steps(name),
-                    "warm_start": None if kind_of(name) == "std" else f"P{components_of(name)}_std",
+                    "warm_start": start_of(name),
                     "parameters": sum(parameter.numel() for parameter in net.parameters()),
                     "seconds_training": round(seconds, 1),
                     "seconds_evaluation": round(time.perf_counter() - start, 1),
@@ -190,21 +190,23 @@ class Study:
     def trained(self, name: str) -> tuple[UNet, float]:
         """Return a network, trained as far as it was not yet, and the seconds that its training took."""
         recipe, folder = self.recipe, self.folder(name)
-        net = models.network(recipe.width, recipe.size, recipe.seed).to(self.device)
+        net = models.network(recipe.width, recipe.size, recipe.seed, reconstruction=reconstructs(name)).to(
+            self.device
+        )
         weights = folder / "weights.pt"
         if weights.exists():
             kept = torch.load(weights, map_location=self.device, weights_only=True)
             net.load_state_dict(kept["net"])
             return net.eval(), kept["seconds"]
-        if kind_of(name) != "std":
-            begin = self.folder(f"P{components_of(name)}_std") / "weights.pt"
+        if start := start_of(name):
+            begin = self.folder(start) / "weights.pt"
             net.load_state_dict(torch.load(begin, map_location=self.device, weights_only=True)["net"])
         if recipe.compile:
             net.compile()
         seconds = train.fit(
             net,
             models.batches(recipe, self._source(name), self.device),
-            lambda step: models.criterion(recipe, kind_of(name), step // recipe.batches),
+            lambda step: models.criterion(recipe, name, step // recipe.batches),
             steps=recipe.steps(name),
             lr=recipe.lr,
             decay=recipe.decay,
@@ -235,7 +237,7 @@ class Study:
         sharing.wait()
         return Stored(folder)
 
-    def _evaluate(self, name: str, net: nn.Module) -> None:
+    def evaluate(self, name: str, net: UNet) -> None:
         """Write the model's table, and the images of a few discs under attack."""
         recipe, folder, test = self.recipe, self.folder(name), self.data.test
         journal = folder / "journal"

@@ -79,7 +79,7 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
         The figure, not yet written.
     """
     models = CURVES[number].models
-    with rc_context(_settings(INK, GROUND)):
+    with rc_context(inked(INK, GROUND)):
         figure = Figure(figsize=(4.6, 9.6) if tall else (11.5, 4.3), dpi=150, layout="constrained")
         panels = figure.subplots(*((3, 1) if tall else (1, 3)))
         for axes, (table, measure) in zip(panels, MEASURES.items(), strict=True):
@@ -124,7 +124,7 @@ def output_figure(number: int, examples: Mapping[str, Examples], *, tall: bool =
         {float(radius) for name in SHOWN if name in examples for radius in examples[name]["radii"]}
     )
     shape = (len(radii), len(SHOWN)) if tall else (len(SHOWN), len(radii))
-    with rc_context(_settings("white", "black")):
+    with rc_context(inked("white", "black")):
         figure = Figure((1.55 * shape[1] + 0.4, 1.78 * shape[0] + 0.3), dpi=110, layout="constrained")
         grid = figure.subplots(*shape, squeeze=False)
         for column, name in enumerate(SHOWN):
@@ -225,7 +225,7 @@ def _named(radius: float) -> str:
     return "clean" if radius == 0 else f"Linf {radius:g}"
 
 
-def _settings(ink: str, ground: str) -> dict[Any, str]:
+def inked(ink: str, ground: str) -> dict[Any, str]:
     """Return matplotlib's settings for the colours of writing and ground."""
     inks = (
         "text.color",

@@ -45,6 +45,20 @@ def loss(output: Heads, target: Heads) -> Tensor:
     return regression + 0.5 * (1 - overlap) + 0.5 * entropy.flatten(1).mean(1)
 
 
+def loss_with_reconstruction(output: Heads, target: Heads) -> Tensor:
+    """Return ``L + L_rec`` of each disc; ``L_rec`` (Eq. 12) is the mean absolute error of the reconstruction.
+
+    Args:
+        output: As for `loss`, with ``"reconstruction"`` and ``"image"`` ``(B, 1, H, W)``: what went in.
+        target: As for `loss`.
+
+    Returns:
+        ``(B,)``.
+    """
+    error = (output["reconstruction"] - output["image"]).abs().flatten(1).mean(1)
+    return loss(output, target) + error
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where a training keeps its state, and what it must not be mixed with.

@@ -29,12 +29,13 @@ class UNet(nn.Module):
     Args:
         width: Channels after the stem; the paper's 64. Stages have 2, 4, 8 and 16 times as many. Even.
         size: Side of the image in pixels; the paper's 128. A multiple of 64.
+        reconstruction: Whether the decoder also answers with the image itself (section 2.5).
 
     Raises:
         ValueError: If width or size is not as stated.
     """
 
-    def __init__(self, width: int = 64, size: int = 128) -> None:
+    def __init__(self, width: int = 64, size: int = 128, *, reconstruction: bool = False) -> None:
         super().__init__()
         if width < 2 or width % 2:
             raise ValueError(
@@ -43,6 +44,7 @@ class UNet(nn.Module):
         if size < 64 or size % 64:
             raise ValueError(f"size must be a multiple of 64 pixels (the paper's is 128); got {size}.")
         self.size = size
+        self.heads = HEADS + (("reconstruction",) if reconstruction else ())
         code = 16 * width
         self.stem = nn.Sequential(
             nn.Conv2d(1, width // 2, 7, stride=2, padding=3),
@@ -78,24 +80,28 @@ class UNet(nn.Module):
         )
         self.mask = nn.Sequential(
             Up(width, width // 2, groups=32, kernel=7),
-            _transposed(width // 2, 1, kernel=5, stride=2),
+            _transposed(width // 2, 2 if reconstruction else 1, kernel=5, stride=2),
         )
 
-    def forward(self, x: torch.Tensor, heads: Collection[str] = HEADS) -> Heads:
+    def forward(self, x: torch.Tensor, heads: Collection[str] | None = None) -> Heads:
         """Return the heads' answers.
 
         Args:
             x: ``(B, 1, size, size)`` images in [0, 1].
-            heads: Those wanted; the decoder runs for the mask alone (see `advreg.models.heads`).
+            heads: Those wanted, by default all; the contour does without the decoder (see
+                `advreg.models.heads`).
 
         Returns:
             ``"contour"``: ``(B, 176, 2)`` points (x, y) in pixels. ``"mask"``: ``(B, 1, size, size)`` logits.
+            ``"reconstruction"``, where there is one: ``(B, 1, size, size)`` in [0, 1], and with it
+            ``"image"``, which is ``x``, for a loss to compare it with.
 
         Raises:
             ValueError: If ``x`` has another shape, or there is no such head.
         """
-        if unknown := set(heads) - set(HEADS):
-            raise ValueError(f"this network has the heads {', '.join(HEADS)}; got {sorted(unknown)}.")
+        heads = self.heads if heads is None else heads
+        if unknown := set(heads) - {*self.heads, "image"}:
+            raise ValueError(f"this network has the heads {', '.join(self.heads)}; got {sorted(unknown)}.")
         if x.shape[1:] != (1, self.size, self.size):
             raise ValueError(
                 f"this network takes images of shape (B, 1, {self.size}, {self.size}); got {tuple(x.shape)}. "
@@ -108,12 +114,15 @@ class UNet(nn.Module):
         answers = {}
         if "contour" in heads:
             answers["contour"] = self.contour(code) + self.size / 2
-        if "mask" in heads:
-            answers["mask"] = self._decode(code, maps)
+        if "mask" in heads or "reconstruction" in heads:
+            logits = self._decode(code, maps)
+            answers["mask"] = logits[:, :1]
+            if "reconstruction" in heads:
+                answers["reconstruction"], answers["image"] = logits[:, 1:].sigmoid(), x
         return answers
 
     def _decode(self, code: torch.Tensor, maps: list[torch.Tensor]) -> torch.Tensor:
-        """Turn the code and the encoder's maps into the mask's logits."""
+        """Turn the code and the encoder's maps into what the decoder answers, before any sigmoid."""
         y = self.expand(code)
         for i, merge in enumerate(self.merges):
             y = merge(torch.cat([y, maps[3 - i]], dim=1))

@@ -1,7 +1,4 @@
-"""Adversarial training: losses of (model, x, y) for any training loop, the paper's four among them.
-
-Losses are values: a training whose radius grows makes a new one for each epoch.
-"""
+"""Adversarial training: losses of (model, x, y) for any loop, the paper's four among them. They are values."""
 
 from __future__ import annotations
 
@@ -275,8 +272,7 @@ def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool 
     Args:
         loss: The task's loss L, `(output, target) -> (B,)`.
         threat: Where noise may lead.
-        pure: False, the paper's text: x_rand = x + noise. True, its released code: x_rand is noise in
-            [0, radius] without x.
+        pure: False, the paper's text: `Noise`. True, its released code: `PureNoise`.
 
     Source:
         Chen et al., Eq 11.

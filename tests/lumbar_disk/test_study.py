@@ -168,7 +168,7 @@ def test_the_recipes_name_the_papers_models():
 
 def test_each_kind_of_model_has_its_loss():
     recipe = replace(recipes.paper(), epochs=10)
-    terms = {kind: models.criterion(recipe, kind, 4).terms for kind in (*recipes.KINDS, "rand_pure")}
+    terms = {kind: models.criterion(recipe, f"P3_{kind}", 4).terms for kind in (*recipes.KINDS, "rand_pure")}
     assert not terms["std"]
     assert {kind: list(terms[kind]) for kind in ("adv_r", "adv_s", "adv_rs", "rand")} == {
         "adv_r": ["reg"], "adv_s": ["seg"], "adv_rs": ["reg", "seg"], "rand": ["rand"],
