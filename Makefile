@@ -36,6 +36,7 @@ bench: .venv/bench  ## speed and memory as ratios in one run; needs a quiet mach
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/augment.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/ood.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv docs/_build results .pytest_cache .mypy_cache .ruff_cache

@@ -280,14 +280,14 @@ def ood(
 @app.command()
 def report(
     results: Annotated[
-        Path, typer.Argument(help="A folder that `lumbar-disk study` wrote, whole or not yet.")
+        Path, typer.Argument(help="A folder that `lumbar-disk study` or `ood` wrote, whole or not yet.")
     ],
 ) -> None:
-    """Write the study's report: the paper's tables, figures and claims, published and ours side by side.
+    """Write a study's report: the paper's tables, figures and claims, published and ours side by side.
 
     What is not made yet is named as missing, so a study may be looked at while it runs.
     """
     with options.plainly():
-        files = reports.write(results)
+        files = (ood_report if fifteen.is_ood(results) else reports).write(results)
     for path in files:
         typer.echo(f"wrote {path}")

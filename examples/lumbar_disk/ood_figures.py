@@ -284,6 +284,8 @@ def _finish(axes: Axes) -> None:
     axes.locator_params(axis="y", integer=True)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
+    else:
+        axes.set(xticks=[], yticks=[])
 
 
 def _lay_out(figure: Figure) -> None:

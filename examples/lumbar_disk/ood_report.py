@@ -88,7 +88,7 @@ def write(folder: Path) -> list[Path]:
 def _figures(results: Results, measured: Measured, out: Path) -> tuple[list[Picture], list[Path]]:
     """Write Figs 1(b), 10, 11 and 12 as far as they can be drawn."""
     examples, std = results.examples, results.examples.get(STD)
-    shown = f"{std['patients'][0]}, {std['levels'][0]}" if std else ""
+    shown = f" ({std['patients'][0]}, {std['levels'][0]})" if std else ""
     plans = {
         "1b": std
         and (
@@ -108,7 +108,7 @@ def _figures(results: Results, measured: Measured, out: Path) -> tuple[list[Pict
         ),
     }
     captions = {
-        "1b": f"A disc ({shown}), an image that is none, and the same attacked; the network is {STD}",
+        "1b": f"A disc{shown}, an image that is none, and the same attacked; the network is {STD}",
         "10": "How alike the network answers to discs and to their partners, before and under attack",
         "11": "Reconstruction errors of discs and of what is none, under each adversary; what no adversary "
         f"was there for is marked: {CLEAN_ONLY}",

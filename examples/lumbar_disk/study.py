@@ -248,6 +248,12 @@ class Study:
             table.save(folder / "table.csv")
 
 
+def is_ood(folder: Path) -> bool:
+    """Return whether a results folder is the out-of-distribution study's."""
+    path = folder / "study.json"
+    return path.exists() and "ood" in json.loads(path.read_text(encoding="utf-8"))
+
+
 def prepared(options: Options, out: Path, *, command: str) -> Prepared:
     """Prepare the data into the results folder, once for all processes, and read them.
 

@@ -1,4 +1,4 @@
-"""Adversarial training: losses of (model, x, y) for any loop, the paper's four among them. They are values."""
+"""Adversarial training: losses of (model, x, y) for any loop, the paper's four among them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from advreg import rasterise
 from advreg.tables import Row, Table
-from lumbar_disk import ood_figures, ood_report, ood_tables, pictures, prepare, recipes, results
+from lumbar_disk import ood_figures, ood_report, ood_tables, prepare, recipes, results
 from lumbar_disk.claims import Verdict
 from lumbar_disk.ood_claims import judge
 from lumbar_disk.ood_tables import MODELS, Tolerance, measure, median
@@ -390,7 +390,8 @@ def test_a_run_in_progress_is_reported_as_far_as_it_is(tmp_path, manifest, monke
     folder = make(tmp_path / "ood", manifest, ["P10_adv_rs_rec"])
     (folder / "report").mkdir()
     (folder / "report" / "figure10.png").write_text("of an earlier run")
-    monkeypatch.setattr(pictures, "_saved", lambda *args, **options: b"")  # drawn elsewhere
+    for name in ("error_figure", "perturbation_figure"):
+        monkeypatch.setattr(ood_figures, name, lambda *args, **options: Figure((1, 1)))  # drawn elsewhere
     assert {path.name for path in ood_report.write(folder)} == FILES - {"figure1b.png", "figure10.png"}
     assert not (folder / "report" / "figure10.png").exists()
     page = Page((folder / "report" / "report.html").read_text())
