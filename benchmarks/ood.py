@@ -165,7 +165,7 @@ def main():
     setting = (
         f"advreg {__version__}, torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} "
         f"threads; cost: width {options.width}, batch {options.batch}, {options.steps} steps, "
-        f"{options.rounds} rounds; saving: width 8, 64 pixels, {len(discs)} pairs, 200 steps, "
+        f"{options.rounds} rounds; saving: width 8, 64 pixels, {len(discs)} pairs, 200 steps; "
         f"{100 * share:.0f} % matched, the kept points at step {steps:.0f} on average; median (range) of time "
         f"ratios; images of both loops differ by {apart:.1e} after 2 steps"
     )

@@ -74,10 +74,11 @@ def refuse(context: typer.Context, data: str, names: Sequence[str]) -> None:
 def command_of(context: typer.Context) -> str:
     """Return the command line that repeats this run."""
     words = ["lumbar-disk", str(context.info_name)]
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if not typed(context, parameter.name or ""):
+    parameters = {parameter.name: parameter for parameter in context.command.params}
+    for name, value in context.params.items():
+        if not typed(context, name):
             continue
+        parameter = parameters[name]
         if isinstance(value, bool):
             words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:

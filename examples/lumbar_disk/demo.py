@@ -41,7 +41,7 @@ from .sources import Options
 from .train import Batch, fit
 from .unet import UNet
 
-MODES = 10  # of the shape model: the paper's SSM-P10
+MODES = 10  # of the shape model: the paper's SSM-P10; of few discs as many as they vary in
 COLUMNS = ("radius", "point_error_px", "contour_dice", "mask_dice")
 
 Row = dict[str, float]
@@ -100,7 +100,7 @@ def load(
 def trained(discs: Discs, recipe: Recipe, *, progress: bool = False) -> UNet:
     """Train a network with the standard loss, on virtual discs of SSM-P10 made from the given ones."""
     net = network(recipe.width, recipe.size, recipe.seed)
-    stream = Stream(discs, ShapeModel.fit(discs.contours, MODES), seed=recipe.seed)
+    stream = Stream(discs, ShapeModel.fit(discs.contours, min(MODES, len(discs) - 1)), seed=recipe.seed)
 
     def batch(step: int) -> Batch:
         samples = stream.at(torch.arange(step * recipe.batch, (step + 1) * recipe.batch))

@@ -123,13 +123,13 @@ def test_storing_resumes_extends_and_repairs(stream, tmp_path):
 
 def test_another_stream_is_refused_by_what_differs(stream, tmp_path):
     generate(stream, tmp_path, 2, shard=2)
-    with pytest.raises(ValueError, match="seed: there 11, now 12"):
+    with pytest.raises(ValueError, match="seed: then 11, now 12"):
         generate(Stream(stream.discs, stream.model, seed=12), tmp_path, 2, shard=2)
-    with pytest.raises(ValueError, match="components: there 5, now 3"):
+    with pytest.raises(ValueError, match="components: then 5, now 3"):
         generate(
             Stream(stream.discs, ShapeModel.fit(stream.discs.contours, 3), seed=11), tmp_path, 2, shard=2
         )
-    with pytest.raises(ValueError, match="shard: there 2, now 4"):
+    with pytest.raises(ValueError, match="shard: then 2, now 4"):
         generate(stream, tmp_path, 2, shard=4)
     with pytest.raises(FileNotFoundError, match="has no sample 7; it holds 2"):
         Stored(tmp_path).at(torch.tensor([7]))

@@ -99,7 +99,7 @@ def test_the_commands_prepare_and_augment_follow_each_other(tmp_path, monkeypatc
     assert summary["stream"]["discs"] == 15  # the training discs alone
     again = CliRunner().invoke(app, [*words, "--seed", "1", "--out", str(out)])
     assert again.exit_code == 2
-    assert "seed: there 0, now 1" in again.output
+    assert "seed: then 0, now 1" in again.output
     missing = CliRunner().invoke(app, ["augment", "--prepared", str(tmp_path / "none.npz")])
     assert missing.exit_code == 2
     assert "lumbar-disk prepare" in missing.output
