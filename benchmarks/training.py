@@ -82,7 +82,9 @@ def main():
         name: Threat(linf, RADIUS).sample(x, keys.fold_in(number)) for number, name in enumerate(OBJECTIVES)
     }
     (mine, my_gradients), (theirs, their_gradients) = ours(model, x, y, 2), naive(model, x, y, starts, 2)
-    flat, other = (torch.cat([g.flatten() for g in grads]) for grads in (my_gradients, their_gradients))
+    flat, other = (
+        torch.cat([g.flatten().double() for g in grads]) for grads in (my_gradients, their_gradients)
+    )
     cosine = torch.nn.functional.cosine_similarity(flat, other, dim=0).item()
     agreement = f"after 2 steps the loss is {mine:.4f} and {theirs:.4f}, the gradients' cosine {cosine:.4f}"
     print(agreement, flush=True)

@@ -45,7 +45,7 @@ def phantom_recipe() -> Recipe:
         test_patients=6,
         size=128,
         width=16,
-        steps=1000,
+        steps=600,
         batch=16,
         lr=0.001,
         radii=(0.0, 0.01, 0.03, 0.07),
