@@ -188,7 +188,7 @@ def augment(
 @app.command()
 def study(
     context: typer.Context,
-    out: options.Out,
+    out: options.Out = Path("results/study"),
     size: options.Recipe = options.Size.small,
     data: Annotated[options.Data, typer.Option(help="As for `prepare`.")] = options.Data.spider,
     root: options.Root = None,
@@ -237,7 +237,7 @@ def ood(
     images: Annotated[
         Path, typer.Option("--ood", help="Folder of images that are no discs, or of folders of such images.")
     ],
-    out: options.Out,
+    out: options.Out = Path("results/ood"),
     size: options.Recipe = options.Size.small,
     data: Annotated[options.Data, typer.Option(help="As for `prepare`.")] = options.Data.spider,
     root: options.Root = None,

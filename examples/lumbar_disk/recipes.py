@@ -142,7 +142,7 @@ class StudyRecipe:
 
 def paper() -> StudyRecipe:
     """Return the study as published: for a GPU."""
-    return StudyRecipe(precision="bfloat16", compile=True)
+    return StudyRecipe(precision="bfloat16")
 
 
 def small() -> StudyRecipe:

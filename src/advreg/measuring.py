@@ -28,7 +28,7 @@ Batches: TypeAlias = Iterable[Sequence[Any]]
 """`(x, y)` or `(x, y, index)` each, as a `DataLoader` gives them; without index examples are counted on."""
 
 Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
-"""For each head its metrics by name, `{"mask": {"dice": dice}}`; the head "" is the whole output."""
+"""For each head its metrics by name, as `dict(mask=dict(dice=dice))`; the head "" is the whole output."""
 
 
 class Cell(NamedTuple):
