@@ -91,8 +91,8 @@ def demo(
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)  # a size it refuses is better known before the work than after
         split = demonstration.load(recipe, root, series=series, progress=True)
-    folder = out or Path("results") / ("demo" if data is Source.phantom else data.value)
-    report = demonstration.run(recipe, split, folder, command=options.command_of(context), progress=True)
+        folder = out or Path("results") / ("demo" if data is Source.phantom else data.value)
+        report = demonstration.run(recipe, split, folder, command=options.command_of(context), progress=True)
     console = Console()
     console.print(demonstration.layout(report, recipe, split))
     for path in report.files:

@@ -24,13 +24,17 @@ CENTRES = {level: (35.0 + 2.0 * i, 150.0 - 28.0 * i) for i, level in enumerate(L
 AXES = (16.0, 5.0)  # half axes of a disc
 
 
-def volume(spacing, orientation="LPI"):
-    """A synthetic image and mask of the given spacing (x, y, z), stored in the given orientation."""
+def volume(spacing, orientation="LPI", growth=0.0):
+    """A synthetic image and mask of the given spacing (x, y, z), stored in the given orientation.
+
+    Each disc is longer and thicker than the one below it by `growth`, the length more than the thickness.
+    """
     x, y, z = (np.arange(round(mm / step)) * step for mm, step in zip(SIZE_MM, spacing, strict=True))
     zz, yy, xx = np.meshgrid(z, y, x, indexing="ij")
     labels = np.where((np.abs(yy - 68) < 6) & (np.abs(xx - 6) < 4), 100, 0)
-    for label, (cy, cz) in zip(spider.DISC_LABELS, CENTRES.values(), strict=True):
-        inside = ((yy - cy) / AXES[0]) ** 2 + ((zz - cz) / AXES[1]) ** 2 < 1
+    for i, (label, (cy, cz)) in enumerate(zip(spider.DISC_LABELS, CENTRES.values(), strict=True)):
+        long, thick = AXES[0] * (1 + i * growth), AXES[1] * (1 + i * i * growth / 8)
+        inside = ((yy - cy) / long) ** 2 + ((zz - cz) / thick) ** 2 < 1
         labels[inside & (np.abs(xx - 6) < 5)] = label
     image = 100 + 0.5 * yy + 0.2 * zz + xx + 40 * (labels > 200)
     made = []
@@ -328,7 +332,7 @@ def test_errors_name_the_file_and_say_what_to_do(tmp_path, make, error, message)
 
 def test_the_demo_reads_the_layout_and_fingerprints_its_files(tmp_path):
     for patient in ("1", "2"):
-        stored(tmp_path, *volume((4.0, 1.0, 1.0)), patient=patient)
+        stored(tmp_path, *volume((4.0, 1.0, 1.0), growth=0.05), patient=patient)
     small = ["--test-patients=1", "--size=64", "--width=2", "--steps=1", "--attack-steps=1"]
     words = ["demo", "--data=spider", f"--root={tmp_path}", f"--out={tmp_path / 'out'}", *small]
     result = CliRunner().invoke(app, words)
