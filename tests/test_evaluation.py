@@ -139,7 +139,7 @@ def test_rows_are_what_a_plain_loop_gives():
         for radius in RADII:
             for x, y, index in batches():
                 if radius:
-                    x = run(model, x, y, threat=Threat(linf, radius), seed=3, index=index).x  # noqa: PLW2901
+                    x = run(model, x, y, threat=Threat(linf, radius), seed=3, index=index).x  # noqa: PLW2901 - attacked
                 with torch.no_grad():
                     output = model(x)
                 error, overlap = point_error(output["contour"], y["contour"]), dice(output["mask"], y["mask"])

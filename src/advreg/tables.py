@@ -135,7 +135,7 @@ class Table:
         """
         _check_columns(by, Row._fields[:-1])
         fields = (*by, *Interval._fields, "count")
-        Mean = cast(Callable[..., Any], namedtuple("Mean", fields))  # noqa: PYI024
+        Mean = cast(Callable[..., Any], namedtuple("Mean", fields))  # noqa: PYI024 - fields known at run time
         parts: dict[tuple[Any, ...], list[Row]] = {}
         for row in self.rows:
             if not math.isfinite(row.value):
@@ -198,7 +198,7 @@ class Table:
             ImportError: pandas is not installed.
         """
         try:
-            import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415
+            import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415 - optional
         except ImportError as error:
             raise ImportError(
                 "to_pandas needs pandas: pip install pandas, or read the file of save()"

@@ -75,14 +75,14 @@ def test_a_part_is_undecided_when_patients_disagree(tables):
 
 
 def test_patients_are_resampled_and_discs_are_not(tables):
-    shift = lambda number, radius, patient: 0.01 * patient  # noqa: E731
+    shift = lambda number, radius, patient: 0.01 * patient  # noqa: E731 - brief
     measured = judge({**tables, "P3_std": table("P3_std", shift)})[0].parts[0].measured
     spread = 0.01 * math.sqrt(35 / 12 / PATIENTS)  # standard error of the mean of 0..5 over six patients
     assert (measured.high - measured.low) / (2 * 1.96 * spread) == pytest.approx(1.0, abs=0.15)
 
 
 def test_differences_are_taken_disc_by_disc(tables):
-    uneven = lambda number, radius, patient: 0.0 if number == 1 else -0.2 * (patient % 2)  # noqa: E731
+    uneven = lambda number, radius, patient: 0.0 if number == 1 else -0.2 * (patient % 2)  # noqa: E731 - brief
     both = {name: table(name, uneven) for name in ("P3_std", "P3_adv_rs")}
     one = part(judge({**tables, **both})[2], "P3_adv_rs minus P3_std, mask Dice, radius 0.03")
     assert one.measured.low == pytest.approx(one.measured.high)  # what both have in common cancels

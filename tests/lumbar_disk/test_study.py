@@ -131,10 +131,16 @@ def test_torchrun_shares_each_model(whole, tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in MODELS:
-        mine, theirs = weights(out, name), weights(whole[0], name)
-        for key, value in mine.items():
-            torch.testing.assert_close(value, theirs[key], rtol=0.05, atol=0.02)
+    plain, alone = weights(out, "P10_std"), weights(whole[0], "P10_std")
+    for key, value in plain.items():
+        torch.testing.assert_close(value, alone[key], rtol=1e-5, atol=1e-5)
+
+    def apart(one, other):
+        return sum(float((one[key] - other[key]).square().sum()) for key in one) ** 0.5
+
+    # The attacks follow signs, which rounding can turn: near each other, against how far the training went.
+    robust, robust_alone = weights(out, "P10_adv_rs"), weights(whole[0], "P10_adv_rs")
+    assert apart(robust, robust_alone) < 0.2 * apart(robust_alone, alone)
     tables = [Table.load(folder / "models" / "P10_std" / "table.csv") for folder in (out, whole[0])]
     assert [row[:6] for row in tables[0].rows] == [row[:6] for row in tables[1].rows]
 
