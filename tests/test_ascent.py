@@ -23,8 +23,9 @@ from advreg import (
     on,
     pgd_attack,
 )
+from advreg.adaptive import Adaptive
 
-RULES = [Steepest(0.2), Momentum(0.2), Adamax(0.2)]
+RULES = [Steepest(0.2), Momentum(0.2), Adamax(0.2), Adaptive()]
 
 
 def optimum(norm, w, low, high, radius):
@@ -64,7 +65,7 @@ def test_a_linear_function_is_climbed_to_its_closed_form_optimum(norm, rule, box
     # gradient and not the gradient: it climbs to the optimum of <sign(w), d> instead.
     climbed = w.sign() if norm is l2 and isinstance(rule, Adamax) else w
     best = torch.full((5,), -torch.inf, dtype=torch.float64)
-    for point in islice(ascend(lambda x: (w * x).sum(1), centre, threat=threat, rule=rule), 401):
+    for point in islice(ascend(lambda x: (w * x).sum(1), centre, threat=threat, rule=rule, steps=400), 401):
         assert threat.contains(point.x, centre).all()
         best = torch.maximum(best, (climbed * (point.x - centre)).sum(1))
     for i in range(5):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 
 from advreg import rasterise
+from advreg.contours import _soft_lines, soft_rasterise
+from advreg.testing import check_objective
 
 
 def theirs(polygon, size):
@@ -55,8 +57,98 @@ def test_far_away_and_huge_polygons():
     assert not rasterise(square + 3e12, (5, 5)).any()
 
 
+def distance_to_edges(polygon, size):
+    """From each pixel's centre to the nearest edge."""
+    pixels = np.stack(np.meshgrid(np.arange(size[1]), np.arange(size[0])), -1)[..., None, :]
+    along = np.roll(polygon, -1, 0) - polygon
+    share = ((pixels - polygon) * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-12)
+    nearest = polygon + share.clip(0, 1)[..., None] * along
+    return np.linalg.norm(pixels - nearest, axis=-1).min(-1)
+
+
+def test_soft_masks_tend_to_scikit_images():
+    """Polygons that cross themselves and leave the image."""
+    rng = np.random.default_rng(3)
+    size = (19, 23)
+    for points in (3, 4, 9, 14):
+        polygons = rng.uniform(-9, 30, (25, points, 2))
+        soft = soft_rasterise(torch.tensor(polygons), size, 1e-4).numpy()
+        assert (soft >= 0).all()
+        assert (soft <= 1).all()
+        for polygon, mask in zip(polygons, soft, strict=True):
+            off = distance_to_edges(polygon, size) > 0.01
+            np.testing.assert_allclose(mask[off], theirs(polygon, size)[off], atol=1e-6)
+
+
+@pytest.mark.parametrize("softness", [0.3, 1.0, 2.5])
+def test_a_straight_edge_is_a_sigmoid(softness):
+    wide = torch.tensor([[[10.3, -1e3], [1e3, -1e3], [1e3, 1e3], [10.3, 1e3]]], dtype=torch.float64)
+    expected = torch.sigmoid((torch.arange(30).double() - 10.3) / softness)
+    lines = _soft_lines(wide, 20, 30, softness)
+    torch.testing.assert_close(lines, expected.expand(1, 20, 30))
+    soft = soft_rasterise(wide, (20, 30), softness)  # the columns, which do not cross the edge, are hard
+    torch.testing.assert_close(soft, ((expected + (torch.arange(30) > 10.3)) / 2).expand(1, 20, 30))
+
+
+def test_soft_masks_do_not_mind_direction_or_which_axis_comes_first():
+    contours = torch.tensor(np.random.default_rng(4).uniform(0, 12, (6, 7, 2)))
+    soft = soft_rasterise(contours, (11, 13))
+    torch.testing.assert_close(soft, soft_rasterise(contours.flip(1), (11, 13)))
+    torch.testing.assert_close(soft, soft_rasterise(contours.flip(2), (13, 11)).mT)
+    check_objective(lambda o, _: soft_rasterise(o, (11, 13)).flatten(1).norm(dim=1), contours, contours)
+
+
+def test_the_gradient_along_a_line_is_that_of_finite_differences():
+    contours = torch.tensor(np.random.default_rng(5).uniform(-2, 9, (2, 5, 2)))
+
+    def moved(x):
+        return _soft_lines(torch.stack([x, contours[:, :, 1]], 2), 6, 7, 0.8)
+
+    assert torch.autograd.gradcheck(moved, contours[:, :, 0].clone().requires_grad_())
+
+
+def test_the_gradient_of_the_area_is_the_polygons():
+    """Edges as long as several pixels: the shoelace formula's gradient, up to sampling by lines."""
+    angle = torch.linspace(0, 2 * torch.pi, 9)[:-1].double()
+    contour = 40.3 + torch.stack([28 * angle.cos() + 3 * (2 * angle).sin(), 24 * angle.sin()], 1)[None]
+    contour.requires_grad_()
+    x, y = contour.unbind(2)
+    area = ((x * y.roll(-1, 1) - y * x.roll(-1, 1)) / 2).sum()
+    soft = soft_rasterise(contour, (80, 80)).sum()
+    assert soft.item() == pytest.approx(area.item(), rel=0.01)
+    ours, theirs_ = (torch.autograd.grad(each, contour)[0] for each in (soft, area))
+    torch.testing.assert_close(ours, theirs_, rtol=0.1, atol=0.6)
+
+
+def test_no_point_drowns_the_others():
+    """An edge that all but lies along a row of pixels."""
+    contour = torch.tensor(
+        [[[2.0, 5 - 1e-7], [20.0, 5 + 1e-7], [18.0, 15.0], [4.0, 14.0]]], dtype=torch.float64
+    )
+    contour.requires_grad_()
+    (gradient,) = torch.autograd.grad(soft_rasterise(contour, (24, 24)).sum(), contour)
+    assert gradient.abs().max() < 20
+    flat = torch.tensor([[[0.0, 0.0], [3.0, 1e-45], [3.0, 2.0], [0.0, 2.0]]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(soft_rasterise(flat, (4, 4)).sum(), flat)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_soft_masks_of_any_precision(dtype):
+    contour = torch.tensor([[[1.5, 1.5], [7.5, 2.0], [6.0, 7.0]]], dtype=dtype, requires_grad=True)
+    soft = soft_rasterise(contour, (9, 9))
+    (gradient,) = torch.autograd.grad(soft.sum(), contour)
+    assert soft.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(soft.double(), soft_rasterise(contour.double(), (9, 9)), rtol=0, atol=1e-5)
+    assert gradient.any()
+
+
 def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match=r"contours must be \(B, K, 2\).*got \(4, 2\).*contour\[None\]"):
         rasterise(torch.zeros(4, 2), (3, 3))
     with pytest.raises(ValueError, match="must be finite"):
         rasterise(torch.full((1, 3, 2), torch.nan), (3, 3))
+    with pytest.raises(ValueError, match=r"softness must be positive.*got 0: for 0 call rasterise"):
+        soft_rasterise(torch.zeros(1, 3, 2), (3, 3), 0)
+    with pytest.raises(ValueError, match=r"contours must be \(B, K, 2\)"):
+        soft_rasterise(torch.zeros(4, 2), (3, 3))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from skimage.draw import polygon2mask
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, roc_curve
 
-from advreg import auroc, contour_dice, dice, point_error, soft_dice
+from advreg import J_IND_seg, auroc, contour_dice, dice, point_error, soft_dice
 from advreg.metrics import aupr, fpr_at_tpr
 from advreg.testing import check_objective
 
@@ -52,6 +52,42 @@ def test_empty_masks(function):
     assert function(full, everything).item() == 1
     # An empty channel beside a good one.
     assert function(torch.cat([full, empty], 1), torch.cat([everything, nothing], 1)).item() == 1
+
+
+@pytest.mark.parametrize("function", [dice, soft_dice])
+@pytest.mark.parametrize("ignore", [0, 1, 255, -1])
+def test_ignored_pixels_are_as_good_as_cut_out(function, ignore):
+    output, target = logits(3, 2, 6, 5), (logits(3, 2, 6, 5).flip(0) > 0.3).long()
+    keep = torch.tensor([True, False, True, True, False, True])
+    target[:, :, ~keep] = ignore
+    if ignore in (0, 1):
+        target[:, :, keep] = 1 - ignore
+    value = function(output, target, ignore_index=ignore)
+    torch.testing.assert_close(value, function(output[:, :, keep], target[:, :, keep]))
+    assert not torch.allclose(value, function(output, target.clamp(0, 1)))
+    classes = torch.randint(1, 3, (3, 6, 5), generator=torch.Generator().manual_seed(2))
+    classes[:, ~keep] = 0
+    output = logits(3, 3, 6, 5)
+    value = function(output, classes, activation="softmax", ignore_index=0)
+    torch.testing.assert_close(value, function(output[:, :, keep], classes[:, keep], activation="softmax"))
+    if function is soft_dice:
+        joint = J_IND_seg(output, classes, activation="softmax", ignore_index=0)
+        torch.testing.assert_close(joint, 1 - value)
+
+
+@pytest.mark.parametrize("function", [dice, soft_dice])
+def test_an_example_that_is_ignored_altogether_agrees(function):
+    output = logits(2, 1, 4, 4).requires_grad_()
+    target = torch.full((2, 1, 4, 4), 255)
+    target[0, 0, :2] = 1
+    value = function(output, target, ignore_index=255)
+    assert value[1] == 1
+    assert value[0] < 1
+    if function is soft_dice:
+        (gradient,) = torch.autograd.grad(value.sum(), output)
+        assert gradient[0, 0, :2].all()
+        assert not gradient[0, 0, 2:].any()
+        assert not gradient[1].any()
 
 
 def test_soft_dice_has_a_finite_gradient_where_everything_is_empty():
@@ -124,6 +160,10 @@ def test_metrics_keep_the_contract():
         (
             lambda: soft_dice(*[torch.zeros(1, 1, 4, 4)] * 2, activation="relu"),
             "'sigmoid', 'softmax' or 'none'",
+        ),
+        (
+            lambda: dice(*[torch.zeros(2, 3, 8, 8)] * 2, activation="softmax", ignore_index=0),
+            r"needs class numbers \(B, \*spatial\).*target.argmax\(1\)",
         ),
         (lambda: point_error(torch.zeros(2, 5, 2), torch.zeros(2, 10)), r"got \(2, 5, 2\) and \(2, 10\)"),
         (

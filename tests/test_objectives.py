@@ -5,6 +5,8 @@ import torch
 from networks import WRAPS
 
 from advreg import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg, negate, on, soft_dice, weighted
+from advreg.objectives import Normalised, at, keys_read, normalised, worst_head
+from advreg.surrogates import SegPGD, cross_entropy, masked_cross_entropy
 from advreg.testing import check_objective
 
 g = torch.Generator().manual_seed(0)
@@ -76,3 +78,71 @@ def test_weighted_and_negate_compose():
     torch.testing.assert_close(joint(*BOTH), expected)
     with pytest.raises(ValueError, match="at least one"):
         weighted()
+
+
+CONTOUR, MASK = on("contour", J_IND_reg), on("mask", J_IND_seg)
+
+
+def test_the_worst_head_of_each_example():
+    worst = worst_head((0.02, CONTOUR), (1.0, MASK))
+    columns = torch.stack([0.02 * J_IND_reg(*CONTOURS), J_IND_seg(LOGITS, MASKS)], 1)
+    assert set(columns.argmax(1).tolist()) == {0, 1}  # either head is the worst of some example
+    torch.testing.assert_close(worst(*BOTH), columns.amax(1))
+    check_objective(worst, *BOTH)
+    contour, mask = (head.clone().requires_grad_() for head in BOTH[0].values())
+    gradients = torch.autograd.grad(worst({"contour": contour, "mask": mask}, BOTH[1]).sum(), (contour, mask))
+    for number, winner in enumerate(columns.argmax(1).tolist()):
+        assert gradients[winner][number].any()
+        assert not gradients[1 - winner][number].any()
+
+
+def test_normalised_has_a_column_for_each_head():
+    both = normalised((2, CONTOUR), (0.5, negate(MASK)))
+    assert isinstance(both, Normalised)
+    assert both.weights == (2.0, 0.5)
+    values = both(*BOTH)
+    torch.testing.assert_close(values, torch.stack([J_IND_reg(*CONTOURS), -J_IND_seg(LOGITS, MASKS)], 1))
+    assert all(
+        getattr(each, "weights", None) is None
+        for each in (CONTOUR, weighted((1, MASK)), worst_head((1, MASK)))
+    )
+
+
+COMBINE = {"weighted": weighted, "worst_head": worst_head, "normalised": normalised}
+
+
+@pytest.mark.parametrize("name", COMBINE)
+def test_combinations_read_what_their_terms_read(name):
+    assert keys_read(COMBINE[name]((1.0, CONTOUR), (1.0, negate(MASK)))) == {"contour", "mask"}
+    assert keys_read(COMBINE[name]((1.0, CONTOUR), (1.0, J_IND_reg))) is None
+
+
+@pytest.mark.parametrize("name", COMBINE)
+def test_combinations_hand_on_the_share_of_steps(name):
+    changing = COMBINE[name]((3.0, on("mask", SegPGD())), (1.0, negate(on("mask", SegPGD()))))
+    for share, form, scale in ((0.0, masked_cross_entropy, 1.0), (1.0, cross_entropy, 0.5)):
+        same = COMBINE[name]((3.0, on("mask", form)), (1.0, negate(on("mask", form))))
+        torch.testing.assert_close(at(changing, share)(*BOTH), scale * same(*BOTH))
+    torch.testing.assert_close(changing(*BOTH), at(changing, 1.0)(*BOTH))
+    assert keys_read(at(changing, 0.5)) == {"mask"}
+    assert not torch.allclose(at(changing, 0.0)(*BOTH), changing(*BOTH))
+
+
+def test_a_function_without_forms_stays_as_it_is():
+    assert at(J_IND_reg, 0.3) is J_IND_reg
+    assert at(MASK, 0.3) == MASK
+
+
+@pytest.mark.parametrize("name", COMBINE)
+def test_errors_of_combinations(name):
+    with pytest.raises(ValueError, match=f"{name} needs at least one .*got none"):
+        COMBINE[name]()
+    with pytest.raises(ValueError, match=f"{name} takes .* one number per example.*must stand outermost"):
+        COMBINE[name]((1.0, normalised((1.0, MASK))))
+
+
+def test_normalised_stands_outermost():
+    with pytest.raises(ValueError, match=r"write normalised\(\(weight, negate\(\.\.\.\)\)"):
+        negate(normalised((1.0, MASK)))
+    with pytest.raises(ValueError, match="on takes"):
+        on("mask", normalised((1.0, J_IND_seg)))

@@ -67,8 +67,8 @@ def test_the_paper_s_radial_l1_projection_is_caught():
 
 
 class Broken(Steepest):
-    def step(self, gradient, state, norm):
-        return self.how(gradient), state
+    def step(self, here, state):
+        return self.how(here.gradient), state
 
 
 def forgetful():

@@ -8,16 +8,18 @@ from importlib.metadata import version
 
 from advreg.ascent import Iterate, ascend
 from advreg.attacks import Attack, AttackResult, ood_attack, pgd_attack
+from advreg.auto import auto_attack
 from advreg.contours import rasterise
+from advreg.diagnostics import diagnose
 from advreg.evaluation import evaluate, radius_curve
 from advreg.metrics import auroc, contour_dice, dice, point_error, soft_dice
 from advreg.models import frozen
 from advreg.norms import dykstra, l1, l2, linf
 from advreg.objectives import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg, negate, on, weighted
 from advreg.randomness import Keys
-from advreg.rules import Adamax, Momentum, Steepest
+from advreg.rules import Adamax, Momentum, Rule, Steepest
 from advreg.threats import Threat
-from advreg.types import Model, Norm, Output, PerExample, Rule, Target
+from advreg.types import Model, Norm, Output, PerExample, Target
 
 __version__ = version("advreg")
 
@@ -42,7 +44,9 @@ __all__ = [
     "Threat",
     "ascend",
     "auroc",
+    "auto_attack",
     "contour_dice",
+    "diagnose",
     "dice",
     "dykstra",
     "evaluate",

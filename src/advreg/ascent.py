@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advreg.norms import per_example
+from advreg.norms import per_example, rows
+from advreg.rules import Here, Rule
 from advreg.threats import Threat
 from advreg.trees import take
-from advreg.types import Rule
 
 
 class Iterate:
@@ -23,20 +23,27 @@ class Iterate:
         gradient: The gradient whose step led here, `(B, *input)`; None at the start.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor | None) -> None:
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Tensor,
+        gradient: Tensor | None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
         self.x, self.gradient = x, gradient
-        self._function = function
+        self._function, self._weights = function, weights
         self._graph: tuple[Tensor, Tensor] | None = None  # the point that requires a gradient, and its value
 
     @property
     def value(self) -> Tensor:
         """The function at `x`, `(B,)`: evaluated when it is first read, or when the next iterate needs it."""
-        return self._evaluate()[1].detach()
+        value = self._evaluate()[1].detach()
+        return value if self._weights is None else value @ value.new_tensor(self._weights)
 
     def slope(self) -> Tensor:
         """The function's gradient at `x`, `(B, *input)`; frees what it was computed from."""
         point, value = self._evaluate()
-        gradient = _gradient(value, point)
+        gradient = _gradient(value, point) if self._weights is None else _joined(value, point, self._weights)
         self._graph = point.detach(), value.detach()
         return gradient
 
@@ -44,7 +51,9 @@ class Iterate:
         if self._graph is None:
             with torch.inference_mode(mode=False), torch.enable_grad():
                 point = (self.x.clone() if self.x.is_inference() else self.x.detach()).requires_grad_()
-                value = one_per_example(self._function(point), len(point), "an objective")
+                value = self._function(point)
+                if self._weights is None:
+                    one_per_example(value, len(point), "an objective")
                 if not value.requires_grad:
                     raise ValueError(_DETACHED)
             self._graph = point, value
@@ -58,7 +67,9 @@ def ascend(
     threat: Threat,
     rule: Rule[Any],
     start: Tensor | None = None,
-    schedule: Callable[[int], float] | None = None,
+    steps: int | None = None,
+    schedule: Callable[[float], float] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> Generator[Iterate, Tensor | None]:
     """Climb `function` inside a threat: `x <- project(x + alpha * direction)`, without end.
 
@@ -73,7 +84,11 @@ def ascend(
         threat: Where `x` may be.
         rule: How a step is made.
         start: The first point, projected onto the threat first; by default the centre.
-        schedule: From an iterate's number to the factor on the radius that holds for it; 1 by default.
+        steps: How many steps will be asked for, where a rule or a schedule needs to know.
+        schedule: From the share of steps done, 0 to 1, to the factor on the radius that holds for an
+            iterate; 1 by default.
+        weights: Where `function` returns several values, `(B, H)`: each one's gradient is scaled to an
+            Euclidean size of one, and they are added with these weights.
 
     Yields:
         `Iterate` with `x`, `value` and `gradient`, beginning with the start. Sending back which examples to
@@ -82,7 +97,8 @@ def ascend(
 
     Raises:
         TypeError: `function` does not return a tensor of `(B,)`.
-        ValueError: The value does not depend on the point; a relative size and an infinite radius.
+        ValueError: The value does not depend on the point; a relative size and an infinite radius; a
+            schedule without `steps`.
 
     Example:
         >>> from itertools import islice
@@ -96,25 +112,26 @@ def ascend(
     Source:
         Chen et al., section 2.3, Algorithm 1.
     """
-    factor = 1.0 if schedule is None else schedule(0)
-    now = threat.scaled(factor)
+    factors = _factors(schedule, steps)
+    now = threat.scaled(factors(0))
     alpha = _length(rule, now, centre)
     x = now.project(centre if start is None else start, centre).detach()
-    state, gradient = rule.init(x), None
+    state, gradient, stretch = rule.init(x), None, _stretch(factors, 1, steps)
     for number in count(1):
-        iterate = Iterate(function, x, gradient)
+        iterate = Iterate(function, x, gradient, weights)
         keep = yield iterate
         with torch.inference_mode(mode=False):
-            gradient = iterate.slope()
-            after = 1.0 if schedule is None else schedule(number)
+            gradient, value = iterate.slope(), iterate.value
             if keep is not None:
                 threat = threat.take(keep, centre)
-                x, gradient, centre, state = take((x, gradient, centre, state), keep)
-            if keep is not None or after != factor:
-                factor, now = after, threat.scaled(after)
+                x, gradient, value, centre, state = take((x, gradient, value, centre, state), keep)
+            if keep is not None or factors(number) != factors(number - 1):
+                now = threat.scaled(factors(number))
                 alpha = _length(rule, now, centre)
+                stretch = _stretch(factors, number, steps)
             with torch.no_grad():
-                direction, state = rule.step(gradient, state, now.steps_at(x))
+                here = Here(x, gradient, value, now, centre, alpha, number - 1, steps, stretch)
+                direction, state = rule.step(here, state)
                 x = now.project(x + alpha * direction, centre)
 
 
@@ -128,6 +145,27 @@ def one_per_example(value: Any, count: int, name: str) -> Tensor:
             "and turn a loss's own reduction off with reduction='none'"
         )
     return value
+
+
+def _factors(schedule: Callable[[float], float] | None, steps: int | None) -> Callable[[int], float]:
+    """From an iterate's number to the factor on its radius."""
+    if schedule is None:
+        return lambda _: 1.0
+    if steps is None:
+        raise ValueError("a schedule goes by the share of the steps done; pass steps= as well")
+    return lambda number: schedule(min(number / max(steps, 1), 1.0))
+
+
+def _stretch(factors: Callable[[int], float], number: int, steps: int | None) -> tuple[int, int | None]:
+    """The first and the last step, counted as the iterates they begin at, of those with this radius."""
+    if steps is None:
+        return 0, None
+    first = last = number
+    while first > 1 and factors(first - 1) == factors(number):
+        first -= 1
+    while last < steps and factors(last + 1) == factors(number):
+        last += 1
+    return first - 1, last
 
 
 def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:
@@ -144,11 +182,22 @@ def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:
     return rule.size * threat.radius
 
 
-def _gradient(value: Tensor, x: Tensor) -> Tensor:
-    (gradient,) = torch.autograd.grad(value, x, torch.ones_like(value), allow_unused=True)
+def _gradient(value: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:
+    ones = torch.ones_like(value)
+    (gradient,) = torch.autograd.grad(value, x, ones, retain_graph=retain, allow_unused=True)
     if gradient is None:
         raise ValueError(_DETACHED)
     return gradient
+
+
+def _joined(values: Tensor, x: Tensor, weights: Sequence[float]) -> Tensor:
+    """The sum of each column's gradient, scaled to a size of one and weighted; a zero one stays zero."""
+    total = torch.zeros_like(x)
+    for weight, column in zip(weights, values.unbind(1), strict=True):
+        gradient = _gradient(column, x, retain=True)
+        size = torch.linalg.vector_norm(rows(gradient), dim=1)
+        total = total + weight * gradient / per_example(torch.where(size > 0, size, 1), gradient)
+    return total
 
 
 _DETACHED = (

@@ -13,10 +13,10 @@ from torch import Tensor
 from advreg.models import frozen, heads
 from advreg.objectives import keys_read
 from advreg.randomness import Keys
-from advreg.rules import Adamax
+from advreg.rules import Adamax, Rule, Stepwise
 from advreg.search import Plan, report, search
 from advreg.threats import Threat
-from advreg.types import Model, Output, PerExample, Rule, Target
+from advreg.types import Model, Output, PerExample, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +25,8 @@ class AttackResult:
 
     Attributes:
         x: Adversarial inputs inside the threat, `(B, *input)`, detached.
-        value: The objective at `x`, `(B,)`.
-        gain: The objective at `x` less the objective at the centre, `(B,)`.
+        value: The objective at `x`, or the attack's judge, `(B,)`.
+        gain: The same at `x` less at the centre, `(B,)`.
         step: The step at which `x` was found, `(B,)` int64; 0 is the start, -1 the centre itself.
         finished: Whether the attack's `stop` held at `x`, `(B,)` bool; False throughout without one.
     """
@@ -55,6 +55,7 @@ def pgd_attack(
     random_start: bool = True,
     restarts: int = 1,
     keep: Literal["best", "last"] = "best",
+    judge: PerExample | None = None,
     stop: Callable[[Output, Target], Tensor] | None = None,
     schedule: Callable[[float], float] | None = None,
     seed: int = 0,
@@ -72,7 +73,9 @@ def pgd_attack(
         model: Inputs to whatever the objective reads. Call `.eval()` on it first.
         x: Clean inputs `(B, *input)`, the centres of the threat.
         y: The target that the objective compares with.
-        objective: `(output, target) -> (B,)`, to be maximised. For one head of several, `on(key, f)`.
+        objective: `(output, target) -> (B,)`, to be maximised. For one head of several, `on(key, f)`; for
+            several at once `weighted`, `advreg.objectives.normalised` or `worst_head`. One with a method
+            `at(share)`, as `advreg.surrogates.SegPGD`, changes with the share of steps done.
         threat: Norm, radius, bounds and mask.
         rule: How a step is made; by default the paper's, Adamax with alpha = radius / 5.
         steps: Gradient steps of each run; the paper takes 100.
@@ -81,6 +84,8 @@ def pgd_attack(
         restarts: Independent runs, each from another random start; the best is kept per example.
         keep: "best": the worst input met, the clean one included, so that the gain is never negative.
             "last": where the run ends, as the paper reports.
+        judge: `(output, target) -> (B,)`, what is really to become large, such as `negate(dice)`, where the
+            objective is only its differentiable stand-in: the worst input, value and gain are in its terms.
         stop: `(output, target) -> (B,)` bool. An example for which it holds is finished: that point is its
             result, and it leaves the batch, so that the others cost less.
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
@@ -121,23 +126,31 @@ def pgd_attack(
             f"{tuple(start.shape)}"
         )
     keys = Keys(seed, torch.arange(len(x)) if index is None else index)
-    plan = Plan(objective, rule, steps, restarts, random_start, keep == "best", stop, schedule)
+    plan = Plan(objective, judge, rule, steps, restarts, random_start, keep == "best", stop, schedule)
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
-    part = model if stop is not None else heads(model, keys_read(objective))
+    part = heads(model, _read(objective, judge, stop))
     with frozen(model):
         track, clean = search(part, x.detach(), y, keys, threat, start, plan)
     report(track, tried=steps > 0)
     return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
 
 
+def _read(*functions: Callable[[Output, Target], Tensor] | None) -> frozenset[str | int] | None:
+    """The heads that any of them reads; None: it may be all."""
+    read = [keys_read(f.function if isinstance(f, Within) else f) for f in functions if f is not None]
+    known = [keys for keys in read if keys is not None]
+    return frozenset().union(*known) if len(known) == len(read) else None
+
+
 @dataclass(frozen=True)
-class Shrinking:
+class Shrinking(Stepwise):
     """A schedule: a radius that begins too large and shrinks to its size in stages.
 
     Args:
         stages: `(until, factor)` pairs, in order: before that share of the steps the radius is so many times
-            its size; after the last of them it is itself.
+            its size.
+        last: After the last of them; 1, so that the attack ends inside.
 
     Example:
         >>> [Shrinking()(share) for share in (0.0, 0.29, 0.3, 0.6, 1.0)]
@@ -150,10 +163,6 @@ class Shrinking:
 
     stages: tuple[tuple[float, float], ...] = ((0.3, 2.0), (0.6, 1.5))
 
-    def __call__(self, share: float) -> float:
-        """The factor on the radius."""
-        return next((factor for until, factor in self.stages if share < until), 1.0)
-
 
 class AttackOptions(TypedDict, total=False):
     """The options of `pgd_attack` that `ood_attack` passes on."""
@@ -164,6 +173,7 @@ class AttackOptions(TypedDict, total=False):
     random_start: bool
     restarts: int
     keep: Literal["best", "last"]
+    judge: PerExample | None
     schedule: Callable[[float], float] | None
     seed: int
     index: Tensor | None

@@ -38,13 +38,7 @@ def rasterise(contours: Tensor, size: tuple[int, int]) -> Tensor:
     Source:
         Even-odd rule with edges: O'Rourke, Computational geometry in C, 1998, section 7.4.
     """
-    if contours.ndim != 3 or contours.shape[-1] != 2:
-        raise ValueError(
-            f"contours must be (B, K, 2), K points (x, y) each; got {tuple(contours.shape)}: "
-            "for one contour pass contour[None], for flat coordinates contours.unflatten(1, (-1, 2))"
-        )
-    if not bool(contours.isfinite().all()):
-        raise ValueError("contours must be finite; got NaN or infinity")
+    _check(contours)
     height, width = size
     points = contours.detach().to(torch.float32 if contours.device.type == "mps" else torch.float64)
     line, ends = _crossings(points, height)
@@ -60,6 +54,74 @@ def rasterise(contours: Tensor, size: tuple[int, int]) -> Tensor:
     right = _toggled(line[up], column[up] + (offset[up] > 0), shape, before=True)
     left = _toggled(line[down], column[down] + (offset[down] >= 0), shape, before=False)
     return right | left | _vertices(points, height, width)
+
+
+def soft_rasterise(contours: Tensor, size: tuple[int, int], softness: float = 1.0) -> Tensor:
+    """How far each pixel's centre lies inside closed polygons, in [0, 1]; differentiable in their points.
+
+    Along a row of pixels each edge that crosses it, at `x_c`, adds `±sigmoid((x - x_c) / softness)` to the
+    winding number w, with the sign of its direction; `1 - |1 - |w| mod 2|` makes even 0 and odd 1. The same
+    along columns, and the mean of both. As `softness` goes to 0 it tends to `rasterise` at all pixels that
+    are not on an edge. Each crossing costs one line of pixels, so a simple contour about `4 H W` in all.
+
+    The gradient is the shape derivative: x moves edges along rows, y along columns. What is left out, how y
+    shifts crossings along rows, tells the same a second time, and without bound at edges that are almost
+    parallel to the row, where single points would drown the others.
+
+    Args:
+        contours: `(B, K, 2)`, as for `rasterise`.
+        size: Rows and columns `(H, W)`.
+        softness: In pixels: one `softness` beside a straight edge the value is 0.27 outside, 0.73 inside.
+
+    Returns:
+        `(B, H, W)` in the contours' dtype, float32 at least.
+
+    Raises:
+        ValueError: As for `rasterise`; a softness that is not positive.
+
+    Example:
+        >>> import torch
+        >>> from advreg.contours import soft_rasterise
+        >>> square = torch.tensor([[[0.5, 0.5], [2.5, 0.5], [2.5, 2.5], [0.5, 2.5]]])
+        >>> print(soft_rasterise(square, (3, 4), softness=0.2)[0].numpy().round(2))
+        [[0.   0.04 0.04 0.  ]
+         [0.04 0.92 0.92 0.04]
+         [0.04 0.92 0.92 0.04]]
+
+    Source:
+        This library; a soft rasteriser of triangles: Liu et al., arXiv:1904.01786.
+    """
+    _check(contours)
+    if not softness > 0:
+        raise ValueError(f"softness must be positive, in pixels; got {softness}: for 0 call rasterise")
+    height, width = size
+    points = contours.to(torch.promote_types(contours.dtype, torch.float32))
+    rows = _soft_lines(points, height, width, softness)
+    columns = _soft_lines(points.flip(2), width, height, softness)
+    mean = (rows + columns.mT) / 2
+    return mean + (mean - mean.detach())  # each pass tells one coordinate's derivative: their sum, not mean
+
+
+def _soft_lines(points: Tensor, height: int, width: int, softness: float) -> Tensor:
+    """The soft even-odd rule along each row of pixels, `(B, H, W)`; its gradient is that of x alone."""
+    line, ends = _crossings(points, height)
+    crosses = (ends[:, 1] > 0) != (ends[:, 3] > 0)
+    line, (x0, y0, x1, y1) = line[crosses], ends[crosses].unbind(1)
+    crossing = torch.lerp(x0, x1, (y0 / (y0 - y1)).detach())
+    pixels = torch.arange(width, device=points.device, dtype=points.dtype)
+    passed = ((pixels - crossing[:, None]) / softness).sigmoid() * (y1 - y0).detach().sign()[:, None]
+    winding = passed.new_zeros(len(points) * height, width).index_add(0, line, passed)
+    return (1 - (1 - winding.abs() % 2).abs()).reshape(-1, height, width)
+
+
+def _check(contours: Tensor) -> None:
+    if contours.ndim != 3 or contours.shape[-1] != 2:
+        raise ValueError(
+            f"contours must be (B, K, 2), K points (x, y) each; got {tuple(contours.shape)}: "
+            "for one contour pass contour[None], for flat coordinates contours.unflatten(1, (-1, 2))"
+        )
+    if not bool(contours.isfinite().all()):
+        raise ValueError("contours must be finite; got NaN or infinity")
 
 
 def _crossings(points: Tensor, height: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,9 @@ Activation = Literal["sigmoid", "softmax", "none"]
 """How a mask head is to be read: logits of independent channels, of exclusive classes, or probabilities."""
 
 
-def soft_dice(output: Tensor, target: Tensor, *, activation: Activation = "sigmoid") -> Tensor:
+def soft_dice(
+    output: Tensor, target: Tensor, *, activation: Activation = "sigmoid", ignore_index: int | None = None
+) -> Tensor:
     """Differentiable Dice: `2 sum(p m) / (sum p + sum m)` with p the probabilities; mean over channels.
 
     A channel that is empty in both (`sum p + sum m = 0`) counts as 1; one that is empty in the target alone
@@ -27,6 +29,7 @@ def soft_dice(output: Tensor, target: Tensor, *, activation: Activation = "sigmo
         target: The mask, shaped like `output`, values in [0, 1], any dtype; with "softmax" also class
             numbers `(B, *spatial)`.
         activation: How to read `output`.
+        ignore_index: Where the target is this number, neither prediction nor target counts.
 
     Returns:
         `(B,)` in [0, 1].
@@ -46,11 +49,13 @@ def soft_dice(output: Tensor, target: Tensor, *, activation: Activation = "sigmo
     Source:
         Chen et al., Eqs 2, 5 and 7.
     """
-    target = mask_like(output, target, activation).to(output.dtype)
-    return _dice(probabilities(output, activation), target)
+    mask, counted = mask_like(output, target, activation, ignore_index)
+    return _dice(probabilities(output, activation), mask.to(output.dtype), counted)
 
 
-def dice(output: Tensor, target: Tensor, *, activation: Activation = "sigmoid") -> Tensor:
+def dice(
+    output: Tensor, target: Tensor, *, activation: Activation = "sigmoid", ignore_index: int | None = None
+) -> Tensor:
     """Dice of the decided mask: `2 |A ∩ B| / (|A| + |B|)`; mean over channels.
 
     Two empty masks agree, 1; an empty prediction of something scores 0. The decision is logit > 0,
@@ -60,6 +65,7 @@ def dice(output: Tensor, target: Tensor, *, activation: Activation = "sigmoid") 
         output: As for `soft_dice`.
         target: As for `soft_dice`; values above 0.5 are inside.
         activation: How to read `output`.
+        ignore_index: As for `soft_dice`.
 
     Returns:
         `(B,)` in [0, 1].
@@ -70,9 +76,9 @@ def dice(output: Tensor, target: Tensor, *, activation: Activation = "sigmoid") 
     Source:
         Chen et al., Eq 15.
     """
-    target = mask_like(output, target, activation) > 0.5
+    mask, counted = mask_like(output, target, activation, ignore_index)
     wide = torch.promote_types(output.dtype, torch.float32)
-    return _dice(decide(output, activation).to(wide), target.to(wide))
+    return _dice(decide(output, activation).to(wide), (mask > 0.5).to(wide), counted)
 
 
 def contour_dice(output: Tensor, target: Tensor, *, size: tuple[int, int]) -> Tensor:
@@ -233,34 +239,48 @@ def decide(output: Tensor, activation: Activation) -> Tensor:
     return output > (0.5 if activation == "none" else 0.0)
 
 
-def mask_like(output: Tensor, target: Tensor, activation: Activation) -> Tensor:
-    """The target as a mask shaped like `output`, `(B, C, *spatial)`; checked, never broadcast."""
+def mask_like(
+    output: Tensor, target: Tensor, activation: Activation, ignore_index: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The target as a mask shaped like `output`, and where it counts; checked, never broadcast.
+
+    What counts is bool, `(B, C, *spatial)` or, of class numbers, `(B, 1, *spatial)`; None: everything.
+    """
+    tensors = isinstance(output, Tensor) and isinstance(target, Tensor)
+    numbers = tensors and activation == "softmax" and target.shape == output.shape[:1] + output.shape[2:]
+    if not numbers:
+        same_shape(output, target)
     if output.ndim < 4:
         raise ValueError(
             "a mask must be (B, C, *spatial) with two spatial dimensions or more; got "
             f"{tuple(output.shape)}: add the channel with mask.unsqueeze(1) to output and target, "
             "for a 1D signal a last dimension too"
         )
-    numbers = activation == "softmax" and target.shape == output.shape[:1] + output.shape[2:]
     if numbers:
-        classes, target = output.shape[1], target.long()
-    else:
-        same_shape(output, target)
+        target = target.long().unsqueeze(1)
+    elif activation == "softmax" and ignore_index is not None:
+        raise ValueError(
+            "with activation='softmax', ignore_index needs class numbers (B, *spatial); got one channel "
+            "for each class: pass target.argmax(1)"
+        )
+    counted = None if ignore_index is None else target != ignore_index
+    if counted is not None:
+        target = target.masked_fill(~counted, 0)
     low, high = target.amin().item(), target.amax().item()
-    top = classes - 1 if numbers else 1
+    top = output.shape[1] - 1 if numbers else 1
     if not 0 <= low <= high <= top:
         raise ValueError(
             f"target values must lie in [0, {top}]; got [{low:.6g}, {high:.6g}]: "
             + (
                 "class numbers count the channels of the output"
                 if numbers
-                else "for logits or grey levels pass"
+                else "pass a mask, (t > threshold)"
             )
-            + ("" if numbers else " a mask, (target > threshold)")
+            + ("; to leave a value out, ignore_index=255" if counted is None else "")
         )
-    if not numbers:
-        return target
-    return torch.zeros_like(output, dtype=torch.bool).scatter_(1, target.unsqueeze(1), value=True)
+    if numbers:
+        target = torch.zeros_like(output, dtype=torch.bool).scatter_(1, target, value=True)
+    return target, counted
 
 
 def same_shape(output: Tensor, target: Tensor) -> None:
@@ -291,7 +311,9 @@ def _positive_and_negative(scores: Tensor, positive: Tensor, name: str) -> tuple
     return high, low
 
 
-def _dice(a: Tensor, b: Tensor) -> Tensor:
+def _dice(a: Tensor, b: Tensor, counted: Tensor | None = None) -> Tensor:
+    if counted is not None:
+        a, b = torch.where(counted, a, 0), torch.where(counted, b, 0)
     overlap, total = (a * b).flatten(2).sum(2), a.flatten(2).sum(2) + b.flatten(2).sum(2)
     share = 2 * overlap / torch.where(total > 0, total, 1)
     return torch.where(total > 0, share, 1).mean(1)

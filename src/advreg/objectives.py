@@ -6,8 +6,11 @@ descend, `negate` it. For a model with several heads say which is meant: `on("ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from advreg.metrics import Activation, decide, same_shape, soft_dice
@@ -44,13 +47,16 @@ def J_IND_reg(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).flatten(1).square().sum(1)
 
 
-def J_IND_seg(output: Tensor, target: Tensor, *, activation: Activation = "sigmoid") -> Tensor:
+def J_IND_seg(
+    output: Tensor, target: Tensor, *, activation: Activation = "sigmoid", ignore_index: int | None = None
+) -> Tensor:
     """In-distribution attack on a mask head: `1 - Dice(m_hat, m)`, Dice being `soft_dice`.
 
     Args:
         output: Logits `(B, C, *spatial)`, or as `activation` says.
         target: The mask, as for `soft_dice`.
         activation: "sigmoid", "softmax" or "none"; bind it with `functools.partial`.
+        ignore_index: Where the target is this number, nothing counts.
 
     Returns:
         `(B,)` in [0, 1].
@@ -61,7 +67,7 @@ def J_IND_seg(output: Tensor, target: Tensor, *, activation: Activation = "sigmo
     Source:
         Chen et al., Eq 5.
     """
-    return 1 - soft_dice(output, target, activation=activation)
+    return 1 - soft_dice(output, target, activation=activation, ignore_index=ignore_index)
 
 
 def J_OOD_reg(output: Tensor, target: Tensor) -> Tensor:
@@ -133,24 +139,65 @@ def on(key: str | int, function: PerExample) -> PerExample:
         >>> on("contour", J_IND_reg)({**y, "contour": torch.ones(1, 2)}, y)
         tensor([2.])
     """
-    return _On(key, function)
+    return _On(key, _alone("on", function))
 
 
 def weighted(*terms: tuple[float, PerExample]) -> PerExample:
     """`sum of weight * function(output, target)` over `(weight, function)` pairs.
 
-    Heads have units: a squared error in pixels drowns a Dice in [0, 1] unless its weight is small.
+    Heads have units: a squared error in pixels drowns a Dice in [0, 1] unless its weight is small, or they
+    are `normalised`.
 
     Raises:
-        ValueError: No terms.
+        ValueError: No terms; a `normalised` among them.
 
     Example:
         >>> from advreg import J_IND_reg, J_IND_seg, on, weighted
         >>> joint = weighted((1e-3, on("contour", J_IND_reg)), (1.0, on("mask", J_IND_seg)))
     """
-    if not terms:
-        raise ValueError("weighted needs at least one (weight, function) pair; got none")
-    return _Weighted(terms)
+    return _Combined(_terms("weighted", terms), _total)
+
+
+def worst_head(*terms: tuple[float, PerExample]) -> PerExample:
+    """`max of weight * function(output, target)` over `(weight, function)` pairs, for each example.
+
+    Only the largest term has a gradient: the adversary spends everything on one head, an example's weakest.
+
+    Raises:
+        ValueError: As for `weighted`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, on
+        >>> from advreg.objectives import worst_head
+        >>> either = worst_head((0.1, on(0, J_IND_reg)), (1.0, on(1, J_IND_reg)))
+        >>> zeros = torch.zeros(2, 1)
+        >>> either((torch.tensor([[10.0], [1.0]]), torch.tensor([[2.0], [2.0]])), (zeros, zeros))
+        tensor([10.,  4.])
+    """
+    return _Combined(_terms("worst_head", terms), _largest)
+
+
+def normalised(*terms: tuple[float, PerExample]) -> Normalised:
+    """Heads of different units, to be ascended together: their values, `(B, H)`, one column for each term.
+
+    The columns are unweighted. An attack scales each column's input gradient to size one and adds them with
+    the weights, `.weights`, so that what counts is a head's direction, not its unit. It stands outermost: in
+    place of `negate(normalised(...))` negate its terms.
+
+    Raises:
+        ValueError: As for `weighted`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, on
+        >>> from advreg.objectives import normalised
+        >>> both = normalised((1.0, on(0, J_IND_reg)), (2.0, on(1, J_IND_reg)))
+        >>> zeros = torch.zeros(1, 2)
+        >>> both((zeros + 1, zeros + 3), (zeros, zeros)), both.weights
+        (tensor([[ 2., 18.]]), (1.0, 2.0))
+    """
+    return Normalised(_Combined(_terms("normalised", terms), _columns))
 
 
 def negate(function: PerExample) -> PerExample:
@@ -162,18 +209,37 @@ def negate(function: PerExample) -> PerExample:
         >>> negate(J_IND_reg)(torch.ones(1, 2), torch.zeros(1, 2))
         tensor([-2.])
     """
-    return _Weighted(((-1.0, function),))
+    return _Combined(_terms("negate", ((-1.0, function),)), _total)
+
+
+def at(function: PerExample, share: float) -> PerExample:
+    """The form that an objective has after this share of an attack's steps: `function.at(share)`, if any.
+
+    Combinations hand it on to their terms. A function without `at` is the same throughout.
+
+    Args:
+        function: `(output, target) -> (B,)`.
+        share: Steps made over all steps, from 0 to 1.
+    """
+    form = getattr(function, "at", None)
+    changed: PerExample = function if form is None else form(share)
+    return changed
 
 
 def keys_read(function: PerExample) -> frozenset[str | int] | None:
-    """The heads that an objective made of `on`, `weighted` and `negate` reads; None: it may read any."""
+    """The heads that an objective made of `on` and the combinations reads; None: it may read any."""
     if isinstance(function, _On):
         return frozenset([function.key])
-    if isinstance(function, _Weighted):
+    if isinstance(function, Normalised):
+        return keys_read(function.columns)
+    if isinstance(function, _Combined):
         read = [keys_read(term) for _, term in function.terms]
         known = [keys for keys in read if keys is not None]
         return frozenset().union(*known) if len(known) == len(read) else None
     return None
+
+
+_Terms: TypeAlias = tuple[tuple[float, PerExample], ...]
 
 
 @dataclass(frozen=True)
@@ -184,14 +250,68 @@ class _On:
     def __call__(self, output: Output, target: Target) -> Tensor:
         return self.function(head(output, self.key, "output"), head(target, self.key, "target"))
 
+    def at(self, share: float) -> PerExample:
+        return replace(self, function=at(self.function, share))
+
 
 @dataclass(frozen=True)
-class _Weighted:
-    terms: tuple[tuple[float, PerExample], ...]
+class _Combined:
+    terms: _Terms
+    combine: Callable[[list[float], list[Tensor]], Tensor]
 
     def __call__(self, output: Output, target: Target) -> Tensor:
-        (weight, function), *rest = self.terms
-        total = weight * function(output, target)
-        for weight, function in rest:
-            total = total + weight * function(output, target)
-        return total
+        values = [function(output, target) for _, function in self.terms]
+        return self.combine([weight for weight, _ in self.terms], values)
+
+    def at(self, share: float) -> _Combined:
+        return replace(self, terms=tuple((weight, at(function, share)) for weight, function in self.terms))
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What `normalised` returns: an attack knows it by its type."""
+
+    columns: _Combined
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """One weight for each column."""
+        return tuple(float(weight) for weight, _ in self.columns.terms)
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        """The values, `(B, H)`."""
+        return self.columns(output, target)
+
+    def at(self, share: float) -> Normalised:
+        """As `at` of each term."""
+        return replace(self, columns=self.columns.at(share))
+
+
+def _total(weights: list[float], values: list[Tensor]) -> Tensor:
+    first, *rest = (weight * value for weight, value in zip(weights, values, strict=True))
+    return sum(rest, start=first)
+
+
+def _largest(weights: list[float], values: list[Tensor]) -> Tensor:
+    return _columns(weights, [weight * value for weight, value in zip(weights, values, strict=True)]).amax(1)
+
+
+def _columns(_: list[float], values: list[Tensor]) -> Tensor:
+    return torch.stack(values, 1)
+
+
+def _terms(name: str, terms: _Terms) -> _Terms:
+    if not terms:
+        raise ValueError(f"{name} needs at least one (weight, function) pair; got none")
+    for _, function in terms:
+        _alone(name, function)
+    return terms
+
+
+def _alone(name: str, function: PerExample) -> PerExample:
+    if isinstance(function, Normalised):
+        raise ValueError(  # noqa: TRY004  # the type is right, its place is not
+            f"{name} takes functions of one number per example; got normalised(...), which must stand "
+            f"outermost: write normalised((weight, {name}(...)), ...)"
+        )
+    return function

@@ -1,4 +1,4 @@
-"""Step rules: how one step is made from a gradient. Frozen values; what changes is in the state.
+"""Step rules: how a step is made from what is known of a point. Frozen values; what changes is in the state.
 
 The engine moves by `alpha * direction` with `alpha = size * radius`, so a rule means the same at every
 radius: the paper's alpha = epsilon / 5 is size 0.2. With `relative=False` alpha is `size` itself, in the
@@ -8,14 +8,84 @@ units of the input: the paper's 0.01 in training is `Steepest(0.01, relative=Fal
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from advreg.norms import per_example, rows
-from advreg.types import Directions
+from advreg.threats import Threat
+
+__all__ = ["Adamax", "Decayed", "Here", "Momentum", "Rule", "Steepest", "Stepwise", "cosine"]
+
+
+@dataclass(frozen=True, eq=False)
+class Here:
+    """What a rule may know of the point that it steps from.
+
+    Attributes:
+        x: The point, `(B, *input)`.
+        gradient: The objective's gradient there, `(B, *input)`.
+        value: The objective there, `(B,)`.
+        threat: The threat that holds for the next point.
+        centre: Its centre, `(B, *input)`.
+        alpha: What the direction is multiplied by: a number, or one per example that broadcasts against `x`.
+        step: The number of steps made so far.
+        steps: How many there will be in all; None where nobody knows.
+        stretch: The first and the last step of those that share this radius.
+    """
+
+    x: Tensor
+    gradient: Tensor
+    value: Tensor
+    threat: Threat
+    centre: Tensor
+    alpha: float | Tensor = 1.0
+    step: int = 0
+    steps: int | None = None
+    stretch: tuple[int, int | None] = (0, None)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """The paper's h: `argmax <g, d>` over `size(d) <= 1`, less what the mask or the box forbids."""
+        return self.threat.steps_at(self.x).steepest(g)
+
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest point of the threat."""
+        return self.threat.project(x, self.centre)
+
+
+S = TypeVar("S")
+
+
+class Rule(Protocol[S]):
+    """How one step is made from a point. A value: all that changes is in the state it is handed.
+
+    The engine moves by `alpha * direction`, where `alpha = size * radius` if `relative`, else `size`
+    (in the units of the input).
+    """
+
+    @property
+    def size(self) -> float:
+        """Length of a step, in radii or in the units of the input."""
+        ...
+
+    @property
+    def relative(self) -> bool:
+        """Whether `size` counts in radii."""
+        ...
+
+    def init(self, x: Tensor) -> S:
+        """The state before the first step from `x`, `(B, *input)`."""
+        ...
+
+    def step(self, here: Here, state: S) -> tuple[Tensor, S]:
+        """The direction to move in, `(B, *input)`, of a size of about one, and the next state.
+
+        `here` holds the point, the objective and its gradient there, and the threat; see `Here`.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,10 +98,11 @@ class Steepest:
 
     Example:
         >>> import torch
-        >>> from advreg import Steepest, linf
-        >>> rule, g = Steepest(0.2), torch.tensor([[0.5, -3.0]])
-        >>> rule.step(g, rule.init(g), linf)[0]
-        tensor([[ 1., -1.]])
+        >>> from advreg import Steepest, Threat, ascend, linf
+        >>> climb = ascend(lambda x: x[:, 0] - x[:, 1], torch.full((1, 2), 0.5), threat=Threat(linf, 0.5),
+        ...                rule=Steepest(0.2))
+        >>> next(climb).x, next(climb).x
+        (tensor([[0.5000, 0.5000]]), tensor([[0.6000, 0.4000]]))
 
     Source:
         Chen et al., Algorithm 1, line 4; Madry et al., arXiv:1706.06083.
@@ -41,14 +112,14 @@ class Steepest:
     relative: bool = True
 
     def __post_init__(self) -> None:
-        _check(self.size)
+        check_size(self.size)
 
     def init(self, x: Tensor) -> None:
         """No state."""
 
-    def step(self, gradient: Tensor, state: None, norm: Directions) -> tuple[Tensor, None]:
+    def step(self, here: Here, state: None) -> tuple[Tensor, None]:
         """`h(g)`."""
-        return norm.steepest(gradient), state
+        return here.steepest(here.gradient), state
 
 
 @dataclass(frozen=True)
@@ -69,7 +140,7 @@ class Momentum:
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self.size)
+        check_size(self.size)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must lie in [0, 1]; got {self.decay}")
 
@@ -77,11 +148,11 @@ class Momentum:
         """The running sum, zero, `(B, *input)`."""
         return torch.zeros_like(x)
 
-    def step(self, gradient: Tensor, state: Tensor, norm: Directions) -> tuple[Tensor, Tensor]:
+    def step(self, here: Here, state: Tensor) -> tuple[Tensor, Tensor]:
         """`h(v)` and the next v."""
-        scale = rows(gradient).abs().mean(1)
+        gradient, scale = here.gradient, rows(here.gradient).abs().mean(1)
         v = self.decay * state + gradient / per_example(torch.where(scale > 0, scale, 1), gradient)
-        return norm.steepest(v), v
+        return here.steepest(v), v
 
 
 class AdamaxState(NamedTuple):
@@ -105,14 +176,6 @@ class Adamax:
         betas: Decay of the mean and of the maximum.
         eps: Added to the magnitude, against division by zero.
 
-    Example:
-        >>> import torch
-        >>> from advreg import Adamax, linf
-        >>> rule, g = Adamax(0.2), torch.tensor([[0.5, -3.0]])
-        >>> direction, state = rule.step(g, rule.init(g), linf)
-        >>> print(direction.numpy().round(4))
-        [[ 1. -1.]]
-
     Source:
         Kingma and Ba, arXiv:1412.6980, Algorithm 2; Chen et al., sections 2.3 and 3.1.
     """
@@ -123,7 +186,7 @@ class Adamax:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check(self.size)
+        check_size(self.size)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1); got {self.betas}")
 
@@ -131,16 +194,93 @@ class Adamax:
         """Zero mean, zero maximum, no step taken."""
         return AdamaxState(torch.zeros_like(x), torch.zeros_like(x), 0)
 
-    def step(self, gradient: Tensor, state: AdamaxState, norm: Directions) -> tuple[Tensor, AdamaxState]:
+    def step(self, here: Here, state: AdamaxState) -> tuple[Tensor, AdamaxState]:
         """`m / ((1 - beta1^t) u)` and the next m, u, t."""
         (beta1, beta2), steps = self.betas, state.steps + 1
-        direction = norm.steepest(gradient)
+        direction = here.steepest(here.gradient)
         mean = torch.lerp(state.mean, direction, 1 - beta1)
         tiny = max(self.eps, torch.finfo(direction.dtype).tiny)
         peak = torch.maximum(beta2 * state.peak, direction.abs() + tiny)
         return mean / ((1 - beta1**steps) * peak), AdamaxState(mean, peak, steps)
 
 
-def _check(size: float) -> None:
+def cosine(share: float) -> float:
+    """The half cosine `(1 + cos(pi share)) / 2`: from 1 to 0 as the share of steps done goes from 0 to 1.
+
+    Source:
+        Loshchilov and Hutter, SGDR, arXiv:1608.03983, Eq 5.
+    """
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """A factor that changes in stages, for `Decayed` and for the radius of an attack.
+
+    Args:
+        stages: `(until, factor)` pairs, in order: before that share of the steps the factor holds.
+        last: The factor after the last of them.
+
+    Example:
+        >>> halves = Stepwise(((0.5, 1.0), (0.75, 0.5)), last=0.25)
+        >>> [halves(share) for share in (0.0, 0.5, 0.8)]
+        [1.0, 0.5, 0.25]
+    """
+
+    stages: tuple[tuple[float, float], ...]
+    last: float = 1.0
+
+    def __call__(self, share: float) -> float:
+        """The factor at a share of the steps, 0 to 1."""
+        return next((factor for until, factor in self.stages if share < until), self.last)
+
+
+@dataclass(frozen=True)
+class Decayed:
+    """Another rule, its steps shortened as the attack goes on: by the half cosine, or in stages.
+
+    Args:
+        rule: The other rule.
+        decay: From the share of steps done, 0 to 1, to a factor on the step.
+
+    Example:
+        >>> from advreg import Momentum, Steepest
+        >>> from advreg.rules import Decayed, Stepwise
+        >>> smooth = Decayed(Steepest(1.0))
+        >>> staged = Decayed(Momentum(0.2, decay=0.75), Stepwise(((0.5, 1.0), (0.75, 0.3)), last=0.1))
+
+    Source:
+        Loshchilov and Hutter, SGDR, arXiv:1608.03983.
+    """
+
+    rule: Rule[Any]
+    decay: Callable[[float], float] = cosine
+
+    @property
+    def size(self) -> float:
+        """As of the other rule: the longest step."""
+        return self.rule.size
+
+    @property
+    def relative(self) -> bool:
+        """As of the other rule."""
+        return self.rule.relative
+
+    def init(self, x: Tensor) -> Any:
+        """As of the other rule."""
+        return self.rule.init(x)
+
+    def step(self, here: Here, state: Any) -> tuple[Tensor, Any]:
+        """The other rule's direction times the factor."""
+        if here.steps is None:
+            raise ValueError(
+                "a rule that decays must know how many steps there will be; got none: pass steps= to ascend"
+            )
+        direction, state = self.rule.step(here, state)
+        return self.decay(here.step / max(here.steps, 1)) * direction, state
+
+
+def check_size(size: float) -> None:
+    """Insist on the length of a step."""
     if not (size > 0 and math.isfinite(size)):
         raise ValueError(f"size must be above zero and finite; got {size}: to descend, negate the objective")

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advreg.ascent import ascend
+from advreg.ascent import ascend, one_per_example
 from advreg.norms import per_example, rows
+from advreg.objectives import Normalised, at
 from advreg.randomness import Keys
+from advreg.rules import Rule
 from advreg.threats import Threat, examples
 from advreg.trees import map_tensors, take
-from advreg.types import Model, Output, PerExample, Rule, Target
+from advreg.types import Model, Output, PerExample, Target
 
 Stop = Callable[[Output, Target], Tensor]
 
@@ -24,6 +26,7 @@ class Plan(NamedTuple):
     """How an attack runs; see `pgd_attack`."""
 
     objective: PerExample
+    judge: PerExample | None
     rule: Rule[Any]
     steps: int
     restarts: int
@@ -36,6 +39,31 @@ class Plan(NamedTuple):
         """The factor on the radius at a step."""
         return 1.0 if self.schedule is None else self.schedule(step / max(self.steps, 1))
 
+    @property
+    def changes(self) -> bool:
+        """Whether the objective changes on the way, so that its values at two steps cannot be compared."""
+        return at(self.objective, 0.0) != self.objective
+
+    @property
+    def looks(self) -> bool:
+        """Whether more is asked of an output than the objective that is ascended."""
+        return self.judge is not None or self.stop is not None or self.changes
+
+    def ascended(self, step: int) -> PerExample:
+        """The form of the objective at a step."""
+        return at(self.objective, step / max(self.steps, 1))
+
+    def valued(self, output: Output, target: Target, count: int) -> Tensor:
+        """What a result is judged by, `(count,)`: the judge, or the objective in its last form."""
+        with torch.no_grad():
+            if self.judge is not None:
+                value = self.judge(map_tensors(Tensor.detach, output), target)
+                return one_per_example(value, count, "a judge")
+            value = self.objective(output, target)
+            if isinstance(self.objective, Normalised):
+                return value @ value.new_tensor(self.objective.weights)
+            return one_per_example(value, count, "an objective")
+
 
 class Track(NamedTuple):
     """What is known of each example; every field begins with the batch, `(B, ...)`.
@@ -43,7 +71,7 @@ class Track(NamedTuple):
     Attributes:
         place: Its place in the batch.
         x: The point kept.
-        value: The objective there.
+        value: What is to become large there: the judge's number, or the objective.
         step: The step at which it was met; -1 for the centre.
         finished: Whether the stop rule held there.
         sick: Whether objective or gradient were not finite at some step.
@@ -102,7 +130,7 @@ def search(
     track, clean = work.joined(), work.clean
     if clean is None:
         with torch.no_grad():
-            clean = plan.objective(model(x), y)
+            clean = plan.valued(model(x), y, len(x))
         track = track.seeing(clean, None, -1)
     if plan.best:
         track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
@@ -124,13 +152,14 @@ class _Search:
     track: Track
     done: list[Track] = field(default_factory=list)
     clean: Tensor | None = None
+    step: int = 0
     output: Output = None
 
     def function(self, point: Tensor) -> Tensor:
-        """The objective, for the examples that are left; the output is kept for the stop rule."""
+        """The objective, for the examples that are left; the output is kept for stop rule and judge."""
         output = self.model(point)
-        self.output = output if self.plan.stop is not None else None
-        return self.plan.objective(output, self.target)
+        self.output = output if self.plan.looks else None
+        return self.plan.ascended(self.step)(output, self.target)
 
     def climb(self, restart: int) -> None:
         """One run, of those that are left."""
@@ -138,14 +167,25 @@ class _Search:
         if plan.random_start:
             keys = Keys(self.seed, self.index).fold_in(restart)
             first = self.threat.sample(self.centre, keys, self.start)
-        schedule = None if plan.schedule is None else plan.factor
+        weights = plan.objective.weights if isinstance(plan.objective, Normalised) else None
         run = ascend(
-            self.function, self.centre, threat=self.threat, rule=plan.rule, start=first, schedule=schedule
+            self.function,
+            self.centre,
+            threat=self.threat,
+            rule=plan.rule,
+            start=first,
+            steps=plan.steps,
+            schedule=plan.schedule,
+            weights=weights,
         )
         iterate = next(run)
         for step in range(plan.steps + 1):
+            self.step = step
             value, inside = iterate.value, plan.factor(step) == 1
             self.track = self.track.seeing(value, iterate.gradient, step)
+            if plan.judge is not None or plan.changes:
+                value = plan.valued(self.output, self.target, len(value))
+                self.track = self.track.seeing(value, None, step)
             if first is None and self.clean is None:
                 self.clean = value  # the run begins at the centre
             if inside and (plan.best or step == plan.steps):

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from advreg.norms import dykstra, l2, per_example
 from advreg.randomness import Keys
+from advreg.rules import Here, Rule
 from advreg.threats import Threat
-from advreg.types import Norm, Output, PerExample, Rule, Target
+from advreg.types import Norm, Output, PerExample, Target
 
 
 def check_norm(norm: Norm, *, shape: tuple[int, ...] = (3, 4), dtype: torch.dtype = torch.float64) -> None:
@@ -95,27 +96,34 @@ def check_rule(rule: Rule[Any], *, steps: int = 50) -> None:
         >>> check_rule(Momentum(0.2))
     """
     gradients = Keys(0, torch.arange(4)).normal(torch.empty(4, steps, 6, dtype=torch.float64)).unbind(1)
+    threat, centre = Threat(l2, 1.0, bounds=None), torch.zeros_like(gradients[0])
+
+    def here(x: Tensor, gradient: Tensor, number: int) -> Here:
+        value = (gradient * x).flatten(1).sum(1)
+        return Here(x, gradient, value, threat, 0 * x, rule.size, number, steps, (0, steps))
 
     def run(rows: slice) -> Tensor:
-        state, taken = rule.init(torch.zeros_like(gradients[0][rows])), []
-        for gradient in gradients:
-            step, state = rule.step(gradient[rows], state, l2)
+        x, taken = centre[rows], []
+        state = rule.init(x)
+        for number, gradient in enumerate(gradients):
+            step, state = rule.step(here(x, gradient[rows], number), state)
+            _expect(step.shape == x.shape, f"a step must be shaped like x; got {tuple(step.shape)}")
+            x = threat.project(x + rule.size * step, 0 * x)
             taken.append(step)
         return torch.stack(taken)
 
     first, again, alone = run(slice(None)), run(slice(None)), run(slice(2, 3))
-    _expect(first.shape == (steps, 4, 6), f"a step must be shaped like x; got {tuple(first.shape[1:])}")
     _expect(bool((first == again).all()), "two runs must agree: keep everything that changes in the state")
     _expect(
         _close(first[:, 2:3], alone, 1e-12), "an example's steps must not depend on the rest of the batch"
     )
-    still, _ = rule.step(torch.zeros(2, 3), rule.init(torch.zeros(2, 3)), l2)
+    zero = torch.zeros(2, 3)
+    still, _ = rule.step(here(zero, zero, 0), rule.init(zero))
     _expect(bool(still.isfinite().all()), "a zero gradient must not give NaN")
 
-    threat, centre, slope = Threat(l2, 1.0, bounds=None), torch.zeros_like(gradients[0]), gradients[0]
-    x, state = centre, rule.init(centre)
-    for _ in range(steps):
-        step, state = rule.step(slope, state, l2)
+    x, slope, state = centre, gradients[0], rule.init(centre)
+    for number in range(steps):
+        step, state = rule.step(here(x, slope, number), state)
         x = threat.project(x + rule.size * step, centre)
     gained = _inner(slope, x) / l2.size(slope)
     _expect(bool((gained > 0.5).all()), f"a rule must climb; got {gained.tolist()} of the optimum")

@@ -16,10 +16,10 @@ from advreg.models import evaluating, frozen, heads
 from advreg.norms import linf, per_example
 from advreg.objectives import keys_read
 from advreg.randomness import Keys
-from advreg.rules import Steepest
+from advreg.rules import Rule, Steepest
 from advreg.threats import Threat
 from advreg.trees import map_tensors
-from advreg.types import Model, Output, PerExample, Rule, Target
+from advreg.types import Model, Output, PerExample, Target
 
 __all__ = [
     "AdversarialLoss",

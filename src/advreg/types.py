@@ -7,7 +7,7 @@ Shapes: `B` is the batch, `*input` the shape of one input of any rank, `K` the p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -26,11 +26,9 @@ Model: TypeAlias = Callable[[Tensor], Output]
 PerExample: TypeAlias = Callable[[Output, Target], Tensor]
 """Output and target to one number per example, `(B,)`: objective, loss and metric alike."""
 
-S = TypeVar("S")
-
 
 class Directions(Protocol):
-    """What a rule asks of a norm: the engine hands it the norm, less the directions that are closed."""
+    """Which way is steepest: of a norm, or of what is left of it where some directions are closed."""
 
     def steepest(self, g: Tensor) -> Tensor:
         """`argmax <g, d>` over the open directions with `size(d) <= 1`: the paper's h."""
@@ -60,30 +58,4 @@ class Norm(Directions, Protocol):
 
     def sample(self, like: Tensor, keys: Keys) -> Tensor:
         """A random point of the unit ball for each example, shaped like `like`."""
-        ...
-
-
-class Rule(Protocol[S]):
-    """How one step is made from a gradient. A value: all that changes is in the state it is handed.
-
-    The engine moves by `alpha * direction`, where `alpha = size * radius` if `relative`, else `size`
-    (in the units of the input).
-    """
-
-    @property
-    def size(self) -> float:
-        """Length of a step, in radii or in the units of the input."""
-        ...
-
-    @property
-    def relative(self) -> bool:
-        """Whether `size` counts in radii."""
-        ...
-
-    def init(self, x: Tensor) -> S:
-        """The state before the first step from `x`, `(B, *input)`."""
-        ...
-
-    def step(self, gradient: Tensor, state: S, norm: Directions) -> tuple[Tensor, S]:
-        """The direction to move in, `(B, *input)`, of a size of about one, and the next state."""
         ...

@@ -1,0 +1,279 @@
+"""Tables of `strength.py`, from its cells: means with bootstrap intervals over patients, and who is ahead."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from advreg.resampling import Interval, bootstrap
+
+STRONGER = {"dice": -1, "point_error": 1, "contour_dice": -1}
+"""The sign with which a metric grows as the damage does."""
+
+NAMES = {
+    "dice": "Hard Dice of the mask (lower is stronger)",
+    "point_error": "Point error of the contour in pixels (higher is stronger)",
+    "contour_dice": "Dice of the contour (lower is stronger)",
+}
+GROUPS = ("paper", "ours", "peers")
+FIFTH = 5  # "as much with a fifth of the passes"
+
+ABOUT = """\
+Means over examples, in brackets 95 % bootstrap intervals that resample patients whole; of {patients}
+patients, so they are the least that the uncertainty may be. Columns are radius and passes. "ours" is
+`auto_attack` where it ran, otherwise the best of ours in that setting in hindsight, as the best peer is.
+"over" is how much more damage ours does, in the metric's unit, disc by disc: positive is stronger. How a
+peer was bent to the network, "pixels", "own loss" or "damaged?", and its settings are explained in
+`benchmarks/peers.py`."""
+
+Cell = dict[str, Any]
+Place = tuple[str, str, float, int]  # metric, model, radius, passes
+
+
+def tables(
+    cells: Iterable[Cell], patients: Sequence[str], calls: Sequence[dict[str, Any]]
+) -> tuple[str, dict[str, Any]]:
+    """All of it, as markdown and for JSON.
+
+    Args:
+        cells: What `strength.py` wrote; a cell that holds an error has no values.
+        patients: Of each example, for the bootstrap.
+        calls: What came of calling peers as they are; see `peers_tried`.
+    """
+    cells = list(cells)
+    good = [cell for cell in cells if "values" in cell]
+    rows = [_row(cell, metric, patients) for cell in good for metric in cell["values"]]
+    rows.sort(key=lambda r: (GROUPS.index(r["group"]), r["method"], r["model"], r["radius"], r["passes"]))
+    values = {
+        (metric, *_where(cell)): {} for cell in good for metric in cell["values"]
+    }  # by place, then by group and method
+    for cell in good:
+        for metric, each in cell["values"].items():
+            key = (cell["identity"]["group"], cell["identity"]["method"])
+            values[(metric, *_where(cell))][key] = np.asarray(each)
+    summary = [_summary(place, values[place], patients) for place in sorted(values)]
+    content = {
+        "rows": rows,
+        "summary": summary,
+        "fewer_passes": [row for place in sorted(values) if (row := _fewer(place, values, patients))],
+        "failed": [{**_short(cell), "error": cell["error"]} for cell in cells if "error" in cell],
+        "outside": [_outside(cell) for cell in good if cell["outside"]],
+        "over_budget": [
+            {**_short(cell), "used": cell["passes"]}
+            for cell in good
+            if cell["passes"] > cell["identity"]["passes"] + 1e-6
+        ],
+        "tried": list(calls),
+    }
+    return _markdown(content, len(set(patients))), content
+
+
+def brief(content: dict[str, Any]) -> str:
+    """The summary, for a terminal."""
+    return "\n".join(_summary_lines(content["summary"]))
+
+
+def _where(cell: Cell) -> tuple[str, float, int]:
+    known = cell["identity"]
+    return known["model"], known["radius"], known["passes"]
+
+
+def _short(cell: Cell) -> dict[str, Any]:
+    return {key: cell["identity"][key] for key in ("head", "model", "radius", "passes", "method")}
+
+
+def _outside(cell: Cell) -> dict[str, Any]:
+    return {**_short(cell), "examples": cell["outside"], "excess": cell["excess"]}
+
+
+def _row(cell: Cell, metric: str, patients: Sequence[str]) -> dict[str, Any]:
+    return {
+        **_short(cell),
+        "group": cell["identity"]["group"],
+        "metric": metric,
+        **bootstrap(cell["values"][metric], patients)._asdict(),
+        "used": cell["passes"],
+        "forwards": cell["forwards"],
+        "seconds": cell["seconds"],
+        "outside": cell["outside"],
+    }
+
+
+def _strongest(metric: str, found: dict[tuple[str, str], Any], group: str) -> str | None:
+    """The method of a group with the largest mean damage."""
+    names = [name for (which, name) in found if which == group]
+    return max(names, key=lambda name: STRONGER[metric] * found[group, name].mean(), default=None)
+
+
+def _ours(metric: str, found: dict[tuple[str, str], Any]) -> str | None:
+    """`auto_attack` on that metric where it ran; otherwise the best of ours in hindsight."""
+    name = "auto_attack, outlines" if metric == "contour_dice" else "auto_attack"
+    return name if ("ours", name) in found else _strongest(metric, found, "ours")
+
+
+def _difference(metric: str, a: Any, b: Any, patients: Sequence[str]) -> Interval:
+    """How much more damage `a` does than `b`, in the metric's unit; positive: `a` is stronger."""
+    return bootstrap(STRONGER[metric] * (a - b), patients)
+
+
+def _summary(place: Place, found: dict[tuple[str, str], Any], patients: Sequence[str]) -> dict[str, Any]:
+    metric = place[0]
+    peer, ours = _strongest(metric, found, "peers"), _ours(metric, found)
+    row: dict[str, Any] = dict(zip(("metric", "model", "radius", "passes"), place, strict=True))
+    for key, group, name in (("paper", "paper", "paper"), ("peer", "peers", peer), ("ours", "ours", ours)):
+        each = found.get((group, name or ""))
+        row[key] = None if each is None else {"method": name, "mean": float(each.mean())}
+    for key, group, name in (("over_paper", "paper", "paper"), ("over_peer", "peers", peer)):
+        other, mine = found.get((group, name or "")), found.get(("ours", ours or ""))
+        both = mine is not None and other is not None
+        row[key] = _difference(metric, mine, other, patients)._asdict() if both else None
+    return row
+
+
+def _fewer(place: Place, values: dict[Place, Any], patients: Sequence[str]) -> dict[str, Any] | None:
+    """Ours against the paper's attack with five times the passes, where both ran."""
+    metric, model, radius, passes = place
+    much = values.get((metric, model, radius, FIFTH * passes), {}).get(("paper", "paper"))
+    name = _ours(metric, values[place])
+    if much is None or name is None:
+        return None
+    mine = values[place]["ours", name]
+    row = dict(zip(("metric", "model", "radius", "passes"), place, strict=True))
+    return {
+        **row,
+        "ours": {"method": name, "mean": float(mine.mean())},
+        "paper": float(much.mean()),
+        "over_paper": _difference(metric, mine, much, patients)._asdict(),
+    }
+
+
+def _between(found: dict[str, float] | None, digits: int = 3) -> str:
+    return "" if found is None else "{mean:.{d}f} ({low:.{d}f} to {high:.{d}f})".format(**found, d=digits)
+
+
+def _named(found: dict[str, Any] | None) -> str:
+    return "" if found is None else f"{found['mean']:.3f} {found['method']}"
+
+
+def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| metric | model | radius | passes | paper | best peer | ours | over paper | over best peer |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in summary:
+        paper = "" if row["paper"] is None else f"{row['paper']['mean']:.3f}"
+        cells = [row["metric"], row["model"], f"{row['radius']:g}", str(row["passes"]), paper]
+        cells += [_named(row["peer"]), _named(row["ours"])]
+        lines.append(f"| {' | '.join([*cells, _between(row['over_paper']), _between(row['over_peer'])])} |")
+    return lines
+
+
+def _ahead(summary: list[dict[str, Any]]) -> list[str]:
+    """In how many cells ours is ahead; surely, where the interval leaves out zero."""
+    lines = []
+    for other, name in (("over_paper", "the paper's attack"), ("over_peer", "the best peer")):
+        for metric in STRONGER:
+            found = [row[other] for row in summary if row["metric"] == metric and row[other]]
+            if not found:
+                continue
+            ahead = sum(each["mean"] > 0 for each in found)
+            surely, behind = sum(each["low"] > 0 for each in found), sum(each["high"] < 0 for each in found)
+            worst = min(each["mean"] for each in found)
+            lines.append(
+                f"- {metric}: more damage than {name} in {ahead} of {len(found)} settings; the interval is "
+                f"above zero in {surely} and below in {behind}; at worst {worst:+.4f}."
+            )
+    return lines
+
+
+def _grid(rows: list[dict[str, Any]], metric: str, model: str) -> list[str]:
+    """Methods down, radius and passes across; the strongest of each column is bold."""
+    rows = [row for row in rows if row["metric"] == metric and row["model"] == model]
+    columns = sorted({(row["radius"], row["passes"]) for row in rows})
+    found = {(row["group"], row["method"], row["radius"], row["passes"]): row for row in rows}
+    best: dict[tuple[float, int], float] = defaultdict(lambda: -np.inf)
+    for row in rows:
+        at = (row["radius"], row["passes"])
+        best[at] = max(best[at], STRONGER[metric] * row["mean"])
+    heads = [f"{radius:g}, {passes}" for radius, passes in columns]
+    lines = [f"| group | method | {' | '.join(heads)} |", "|---" * (len(columns) + 2) + "|"]
+    for group, method in dict.fromkeys((row["group"], row["method"]) for row in rows):
+        cells = []
+        for at in columns:
+            row = found.get((group, method, *at))
+            text = _between(row)
+            if row and STRONGER[metric] * row["mean"] == best[at]:
+                text = f"**{text}**"
+            cells.append(text + (" (outside)" if row and row["outside"] else ""))
+        lines.append(f"| {group} | {method} | {' | '.join(cells)} |")
+    return lines
+
+
+def _work(rows: list[dict[str, Any]]) -> list[str]:
+    """What each method used: passes over those allowed, forward passes besides, seconds of a pass."""
+    lines = [
+        "| group | method | head | passes used over allowed | forward passes besides | ms a pass |",
+        "|---|---|---|---|---|---|",
+    ]
+    for group, method, head in dict.fromkeys((row["group"], row["method"], row["head"]) for row in rows):
+        some = [row for row in rows if (row["group"], row["method"], row["head"]) == (group, method, head)]
+        shares = [row["used"] / row["passes"] for row in some]
+        besides = [row["forwards"] for row in some]
+        pace = np.median([1000 * row["seconds"] / max(row["used"], 1) for row in some])
+        used = f"{min(shares):.3g} to {max(shares):.3g}" if min(shares) < max(shares) else f"{shares[0]:.3g}"
+        extra = (
+            f"{min(besides):.3g} to {max(besides):.3g}"
+            if min(besides) < max(besides)
+            else f"{besides[0]:.3g}"
+        )
+        lines.append(f"| {group} | {method} | {head} | {used} | {extra} | {pace:.1f} |")
+    return lines
+
+
+def _tried(calls: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["| library | attack | output | what came |", "|---|---|---|---|"]
+    for call in calls:
+        text = call["came"].replace("|", "\\|")
+        came = f"runs: {text}" if call["error"] is None else f"`{call['error']}`: {text}"
+        lines.append(f"| {call['library']} | {call['attack']} | {call['output']} | {came} |")
+    return lines
+
+
+def _markdown(content: dict[str, Any], patients: int) -> str:
+    rows = content["rows"]
+    parts = [
+        ABOUT.format(patients=patients),
+        "## Who is ahead",
+        "\n".join(_ahead(content["summary"])),
+        "\n".join(_summary_lines(content["summary"])),
+    ]
+    if content["fewer_passes"]:
+        lines = [
+            "| metric | model | radius | passes of ours | ours | paper, five times as many | over paper |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in content["fewer_passes"]:
+            where = [row["metric"], row["model"], f"{row['radius']:g}", str(row["passes"])]
+            came = [_named(row["ours"]), f"{row['paper']:.3f}", _between(row["over_paper"])]
+            lines.append(f"| {' | '.join(where + came)} |")
+        parts += ["## A fifth of the passes", "\n".join(lines)]
+    for metric, name in NAMES.items():
+        for model in sorted({row["model"] for row in rows if row["metric"] == metric}):
+            parts += [f"## {name}: {model}", "\n".join(_grid(rows, metric, model))]
+    parts += [
+        "## Passes and time",
+        "\n".join(_work([row for row in rows if row["metric"] != "contour_dice"])),
+    ]
+    for key, title in (
+        ("failed", "Attacks that failed"),
+        ("outside", "Results outside ball or box"),
+        ("over_budget", "Attacks that took more passes than they were allowed"),
+    ):
+        lines = ["- " + ", ".join(f"{name} {value}" for name, value in row.items()) for row in content[key]]
+        parts += [f"## {title}", "\n".join(lines or ["None."])]
+    if content["tried"]:
+        parts += ["## Peers called as they are", "\n".join(_tried(content["tried"]))]
+    return "\n\n".join(parts) + "\n"
