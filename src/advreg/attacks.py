@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from advreg.models import frozen, heads
+from advreg.models import frozen
 from advreg.objectives import keys_read
+from advreg.pruning import pruned
 from advreg.randomness import Keys
 from advreg.rules import Adamax, Rule, Stepwise
 from advreg.search import Plan, report, search
@@ -58,14 +59,15 @@ def pgd_attack(
     judge: PerExample | None = None,
     stop: Callable[[Output, Target], Tensor] | None = None,
     schedule: Callable[[float], float] | None = None,
+    prune: bool = True,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
     """Projected gradient ascent of an objective inside a threat around each input: the paper's Algorithm 1.
 
     Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless it begins there, and
-    `restarts * steps` gradients of the input; never a gradient of a parameter. Of a model whose forward takes
-    `heads=`, only the heads that the objective reads are computed (see `heads`). The model is left bit for
+    `restarts * steps` gradients of the input; never a gradient of a parameter. Only what the heads that are
+    read need is computed (see `advreg.pruning.pruned`). The model is left bit for
     bit as it was, also if something raises (see `frozen`). Results do not depend on batch size or order:
     randomness belongs to the example, by `seed` and `index`.
 
@@ -90,6 +92,7 @@ def pgd_attack(
             result, and it leaves the batch, so that the others cost less.
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
             `Shrinking`. Only points inside the threat itself are results.
+        prune: Whether to leave out what the heads that are read do not need; results are the same.
         seed: With `index`, decides the random starts.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -129,7 +132,7 @@ def pgd_attack(
     plan = Plan(objective, judge, rule, steps, restarts, random_start, keep == "best", stop, schedule)
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
-    part = heads(model, _read(objective, judge, stop))
+    part = pruned(model, _read(objective, judge, stop), x) if prune else model
     with frozen(model):
         track, clean = search(part, x.detach(), y, keys, threat, start, plan)
     report(track, tried=steps > 0)
@@ -175,6 +178,7 @@ class AttackOptions(TypedDict, total=False):
     keep: Literal["best", "last"]
     judge: PerExample | None
     schedule: Callable[[float], float] | None
+    prune: bool
     seed: int
     index: Tensor | None
 

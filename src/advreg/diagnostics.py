@@ -178,8 +178,9 @@ class _Expectation(nn.Module):
         self.training = mode
         return self
 
-    def forward(self, x: Tensor) -> Output:
-        """The mean of the outputs."""
+    def forward(self, x: Tensor, heads: Sequence[str | int] | None = None) -> Output:
+        """The mean of the outputs: of all heads, since a layer left out would change the next one's draw."""
+        del heads
         outputs = []
         devices = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):

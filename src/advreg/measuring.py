@@ -15,9 +15,10 @@ from torch import Tensor
 
 from advreg.ascent import one_per_example
 from advreg.journal import Entry, describe, digest, journalling, read_journals
-from advreg.models import frozen, heads
+from advreg.models import frozen
 from advreg.objectives import on
 from advreg.processes import Team, agree, team
+from advreg.pruning import pruned
 from advreg.tables import Row, Table
 from advreg.trees import map_tensors
 from advreg.types import Model, PerExample, Target
@@ -69,7 +70,7 @@ def measure(
     """
     jobs = list({None if cell.run is None else at: cell for at, cell in enumerate(cells)}.values())
     columns = _columns(metrics)
-    plan = _Plan(model, heads(model, None if "" in metrics else metrics), columns, jobs, settings)
+    plan = _Plan(model, None if "" in metrics else metrics, columns, jobs, settings)
     with team() as processes:
         known = settings.journal is not None or processes.size > 1
         if known:
@@ -128,7 +129,7 @@ class _Share(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class _Plan:
     model: Model
-    part: Model
+    keys: Iterable[str | int] | None
     columns: Sequence[tuple[str, str, PerExample]]
     jobs: Sequence[Cell]
     settings: Settings
@@ -170,8 +171,9 @@ class _Plan:
         if cell.run is not None:
             result = cell.run(self.model, x, y, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cell.attack)
+        part = pruned(self.model, self.keys, x)
         with frozen(self.model), torch.no_grad():
-            output = self.part(x)
+            output = part(x)
             return [
                 one_per_example(function(output, y), len(x), f"the metric {name!r}").double().tolist()
                 for _, name, function in self.columns

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from advreg.ascent import ascend, one_per_example
-from advreg.models import evaluating, frozen, heads
+from advreg.models import evaluating, frozen
 from advreg.norms import linf, per_example
 from advreg.objectives import keys_read
+from advreg.pruning import pruned
 from advreg.randomness import Keys
 from advreg.rules import Rule, Steepest
 from advreg.threats import Threat
@@ -49,7 +50,7 @@ class AdversarialLoss:
     as they were, but for one number drawn where no seed is given.
 
     What can be shared is: attacks run in eval mode with parameters frozen, on the part of the network that
-    their objective reads (see `advreg.models.heads`), and clean and changed inputs share one training pass.
+    their objective reads (see `advreg.pruning.pruned`), and clean and changed inputs share one training pass.
     Under DistributedDataParallel attacks run on the module inside, so gradients are synchronised once, by
     your `backward`. Autocast and memory formats are the caller's, and hold in here as well.
 
@@ -146,7 +147,7 @@ class Adversary:
     def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
         """The changed inputs."""
         self.threat.validate(x)
-        part = heads(model, keys_read(self.objective))
+        part = pruned(model, keys_read(self.objective), x)
         centre = x.detach()
         with frozen(model):
             start = self.threat.sample(centre, keys) if self.random_start else None
