@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack
@@ -12,10 +11,11 @@ from torch import Tensor
 
 from advreg.models import frozen
 from advreg.objectives import keys_read
+from advreg.precision import Precision, cast, lowered
 from advreg.pruning import pruned
 from advreg.randomness import Keys
 from advreg.rules import Adamax, Rule, Stepwise
-from advreg.search import Plan, report, search
+from advreg.search import Plan, Within, judged_again, report, search
 from advreg.threats import Threat
 from advreg.types import Model, Output, PerExample, Target
 
@@ -60,6 +60,7 @@ def pgd_attack(
     stop: Callable[[Output, Target], Tensor] | None = None,
     schedule: Callable[[float], float] | None = None,
     prune: bool = True,
+    precision: Precision = "float32",
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -93,6 +94,8 @@ def pgd_attack(
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
             `Shrinking`. Only points inside the threat itself are results.
         prune: Whether to leave out what the heads that are read do not need; results are the same.
+        precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
+            take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
         seed: With `index`, decides the random starts.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -134,7 +137,10 @@ def pgd_attack(
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
     part = pruned(model, _read(objective, judge, stop), x) if prune else model
     with frozen(model):
-        track, clean = search(part, x.detach(), y, keys, threat, start, plan)
+        with lowered(model, precision):
+            track, clean = search(cast(part, precision), x.detach(), y, keys, threat, start, plan)
+        if precision != "float32":
+            track, clean = judged_again(model, x.detach(), y, track, plan)
     report(track, tried=steps > 0)
     return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
 
@@ -179,30 +185,9 @@ class AttackOptions(TypedDict, total=False):
     judge: PerExample | None
     schedule: Callable[[float], float] | None
     prune: bool
+    precision: Precision
     seed: int
     index: Tensor | None
-
-
-@dataclass(frozen=True)
-class Within:
-    """A condition on a metric of an output and its target: `low <= function(output, target) <= high`.
-
-    Example:
-        >>> import torch
-        >>> from advreg import point_error
-        >>> close = Within(point_error, high=1.0)
-        >>> close(torch.tensor([[[0.0, 0.5]], [[0.0, 2.0]]]), torch.zeros(2, 1, 2))
-        tensor([ True, False])
-    """
-
-    function: PerExample
-    low: float = -math.inf
-    high: float = math.inf
-
-    def __call__(self, output: Output, target: Target) -> Tensor:
-        """Whether it holds, `(B,)` bool."""
-        value = self.function(output, target)
-        return (value >= self.low) & (value <= self.high)
 
 
 @dataclass(frozen=True, eq=False)

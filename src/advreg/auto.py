@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from advreg.ascent import one_per_example
-from advreg.attacks import Within, pgd_attack
+from advreg.attacks import AttackResult, pgd_attack
 from advreg.models import frozen
 from advreg.objectives import negate, on
+from advreg.precision import Precision
 from advreg.randomness import Keys
+from advreg.search import Within
 from advreg.tasks import Task
 from advreg.threats import Threat
 from advreg.trees import take
@@ -81,6 +84,8 @@ def auto_attack(
     heads: Mapping[str | int, Task],
     threat: Threat,
     budget: int = 500,
+    prune: bool = True,
+    precision: Precision = "float32",
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AutoResult:
@@ -102,6 +107,8 @@ def auto_attack(
         threat: Norm, radius, bounds and mask. Where the radius is infinite give members an absolute step.
         budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
             for each run, and one for the clean input, come on top.
+        prune: As for `pgd_attack`.
+        precision: As for `pgd_attack`.
         seed: With `index`, decides all chance.
         index: Each example's place in its data set, int64 `(B,)`.
 
@@ -137,9 +144,14 @@ def auto_attack(
     threat.validate(x)
     keys = Keys(seed, torch.arange(len(x)) if index is None else index)
     inputs = x.detach()
-    return AutoResult(
-        {key: _attack(model, inputs, y, key, task, threat, budget, keys) for key, task in heads.items()}
-    )
+    attack = partial(pgd_attack, model, prune=prune, precision=precision)
+    found = {}
+    for key, task in heads.items():
+        judge = _on(key, task.metric)
+        with frozen(model), torch.no_grad():
+            clean = one_per_example(judge(model(inputs), y), len(x), f"the metric of head {key!r}")
+        found[key] = _worst(attack, inputs, y, clean, key, task, threat, budget, keys)
+    return AutoResult(found)
 
 
 def runs(budget: int) -> list[int]:
@@ -153,10 +165,12 @@ def runs(budget: int) -> list[int]:
     return [budget // count + (number < budget % count) for number in range(count)]
 
 
-def _attack(
-    model: Model,
+@torch.inference_mode(mode=False)  # what is taken from the target must serve autograd
+def _worst(
+    attack: Callable[..., AttackResult],
     x: Tensor,
     y: Target,
+    clean: Tensor,
     key: str | int,
     task: Task,
     threat: Threat,
@@ -165,8 +179,7 @@ def _attack(
 ) -> Worst:
     judge = _on(key, task.metric) if task.worse == "higher" else negate(_on(key, task.metric))
     nothing_worse = Within(judge, low=task.sign * task.worst)
-    with frozen(model), torch.no_grad():
-        clean = one_per_example(judge(model(x), y), len(x), f"the metric of head {key!r}")
+    clean = task.sign * clean
     worst, value, index = x.clone(), clean.clone(), keys.index.to(x.device)
     member, passes = torch.full_like(index, -1), torch.zeros_like(index)
     left = ~(clean >= nothing_worse.low)
@@ -176,8 +189,7 @@ def _attack(
         place = number % len(task.members)
         chosen = task.members[place]
         some, target, theirs, rows = take((x, y, index, torch.arange(len(x), device=x.device)), left)
-        found = pgd_attack(
-            model,
+        found = attack(
             some,
             target,
             objective=_on(key, chosen.objective),
@@ -192,7 +204,7 @@ def _attack(
         )
         better = found.value > value[rows]
         at = rows[better]
-        worst[at], value[at], member[at] = found.x[better], found.value[better], place
+        worst[at], value[at], member[at] = found.x[better], found.value[better].to(value.dtype), place
         passes[rows] += torch.where(found.finished, found.step, steps)
         left[rows] = ~found.finished
     names = tuple(entry.name for entry in task.members)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -137,6 +138,18 @@ def search(
     return track, clean
 
 
+def judged_again(model: Model, x: Tensor, y: Target, track: Track, plan: Plan) -> tuple[Track, Tensor]:
+    """The track and the clean value by another, more precise run of the model at the points kept."""
+    with torch.no_grad():
+        clean, output = plan.valued(model(x), y, len(x)), model(track.x)
+        track = track._replace(value=plan.valued(output, y, len(x))).seeing(clean, None, -1)
+    if plan.stop is not None:
+        track = track._replace(finished=stopped(plan.stop, output, y, len(x)))
+    if plan.best:
+        track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
+    return track, clean
+
+
 @dataclass(eq=False)
 class _Search:
     """The examples that are not finished, `(b, ...)`, and the tracks of those that are."""
@@ -215,6 +228,28 @@ class _Search:
             return self.track
         whole = Track(*map(torch.cat, zip(*self.done, self.track, strict=True)))
         return whole.taken(whole.place.argsort())
+
+
+@dataclass(frozen=True)
+class Within:
+    """A condition on a metric of an output and its target: `low <= function(output, target) <= high`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import point_error
+        >>> close = Within(point_error, high=1.0)
+        >>> close(torch.tensor([[[0.0, 0.5]], [[0.0, 2.0]]]), torch.zeros(2, 1, 2))
+        tensor([ True, False])
+    """
+
+    function: PerExample
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        """Whether it holds, `(B,)` bool."""
+        value = self.function(output, target)
+        return (value >= self.low) & (value <= self.high)
 
 
 def stopped(stop: Stop, output: Output, target: Target, count: int) -> Tensor:

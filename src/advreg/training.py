@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advreg.ascent import ascend, one_per_example
-from advreg.models import evaluating, frozen
-from advreg.norms import linf, per_example
-from advreg.objectives import keys_read
-from advreg.pruning import pruned
+from advreg.ascent import one_per_example
+from advreg.models import evaluating
+from advreg.norms import linf
+from advreg.perturbations import Adversary, Noise, Perturb, PureNoise
+from advreg.precision import Precision
 from advreg.randomness import Keys
 from advreg.rules import Rule, Steepest
 from advreg.threats import Threat
@@ -34,10 +33,6 @@ __all__ = [
     "PureNoise",
     "radius_ramp",
 ]
-
-Perturb: TypeAlias = Callable[[Model, Tensor, Target, Keys], Tensor]
-"""What changes the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
-The model comes in eval mode, and without the wrapper of a data-parallel one."""
 
 
 @dataclass(frozen=True)
@@ -120,81 +115,6 @@ class AdversarialLoss:
         return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
 
 
-@dataclass(frozen=True)
-class Adversary:
-    """A `Perturb`: projected gradient ascent of an objective, to its last iterate.
-
-    It costs `steps` forward passes and gradients of the input: unlike `pgd_attack` it evaluates neither the
-    clean nor the last input.
-
-    Args:
-        objective: What the attack maximises.
-        threat: Where it may move.
-        rule: How a step is made; by default the paper's, signs of length 0.01 at any radius.
-        steps: Gradient steps; the paper takes 20.
-        random_start: Begin at a random point of the threat, as the paper does.
-
-    Source:
-        Chen et al., section 2.4; the plain sign is its released code's.
-    """
-
-    objective: PerExample
-    threat: Threat
-    rule: Rule[Any] = Steepest(0.01, relative=False)
-    steps: int = 20
-    random_start: bool = True
-
-    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
-        """The changed inputs."""
-        self.threat.validate(x)
-        part = pruned(model, keys_read(self.objective), x)
-        centre = x.detach()
-        with frozen(model):
-            start = self.threat.sample(centre, keys) if self.random_start else None
-            climb = ascend(
-                lambda point: self.objective(part(point), y),
-                centre,
-                threat=self.threat,
-                rule=self.rule,
-                start=start,
-            )
-            return next(islice(climb, self.steps, None)).x
-
-
-@dataclass(frozen=True)
-class Noise:
-    """A `Perturb`: a random point of the threat; for Linf, uniform noise in [-radius, radius] inside the box.
-
-    Source:
-        Chen et al., Eq 11: x_rand = x + noise.
-    """
-
-    threat: Threat
-
-    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
-        """The noisy inputs."""
-        del model, y
-        self.threat.validate(x)
-        return self.threat.sample(x.detach(), keys)
-
-
-@dataclass(frozen=True)
-class PureNoise:
-    """A `Perturb`: uniform noise in [0, radius] in place of the image, as the paper's released code feeds it.
-
-    Source:
-        The paper's released code; its text says x + noise, which is `Noise`.
-    """
-
-    radius: float | Tensor
-
-    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
-        """The noise, shaped like `x`."""
-        del model, y
-        radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device).expand(len(x))
-        return keys.uniform(x) * per_example(radius, x)
-
-
 def L_adv_rs(
     loss: PerExample,
     *,
@@ -203,6 +123,7 @@ def L_adv_rs(
     threat: Threat = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
+    precision: Precision = "float32",
 ) -> AdversarialLoss:
     """`0.5 L(x) + 0.25 L(x_reg) + 0.25 L(x_seg)`: each head is attacked, and both learn from both attacks.
 
@@ -213,6 +134,7 @@ def L_adv_rs(
         threat: Where the attacks may move; see `radius_ramp`.
         rule: How they step.
         steps: How often.
+        precision: In what the network computes the attacks, as for `pgd_attack`.
 
     Returns:
         An `AdversarialLoss` with the terms "reg" and "seg".
@@ -231,7 +153,10 @@ def L_adv_rs(
         Chen et al., Eq 8. Its released code ascends the training loss of the attacked head: pass that as
         `reg` and `seg` to do so.
     """
-    attacks = {"reg": Adversary(reg, threat, rule, steps), "seg": Adversary(seg, threat, rule, steps)}
+    attacks = {
+        name: Adversary(objective, threat, rule, steps, precision=precision)
+        for name, objective in (("reg", reg), ("seg", seg))
+    }
     return AdversarialLoss(loss, {name: (0.25, attack) for name, attack in attacks.items()})
 
 
@@ -242,13 +167,14 @@ def L_adv_r(
     threat: Threat = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
+    precision: Precision = "float32",
 ) -> AdversarialLoss:
     """`0.5 L(x) + 0.5 L(x_reg)`: the regression head alone is attacked. Arguments as for `L_adv_rs`.
 
     Source:
         Chen et al., Eq 9.
     """
-    return AdversarialLoss(loss, {"reg": (0.5, Adversary(reg, threat, rule, steps))})
+    return AdversarialLoss(loss, {"reg": (0.5, Adversary(reg, threat, rule, steps, precision=precision))})
 
 
 def L_adv_s(
@@ -258,13 +184,14 @@ def L_adv_s(
     threat: Threat = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
+    precision: Precision = "float32",
 ) -> AdversarialLoss:
     """`0.5 L(x) + 0.5 L(x_seg)`: the mask head alone is attacked. Arguments as for `L_adv_rs`.
 
     Source:
         Chen et al., Eq 10.
     """
-    return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps))})
+    return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps, precision=precision))})
 
 
 def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool = False) -> AdversarialLoss:
