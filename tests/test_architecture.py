@@ -30,6 +30,7 @@ ORDER = [
     "cutting",
     "precision",
     "pruning",
+    "batching",
     "search",
     "attacks",
     "starts",

@@ -176,11 +176,11 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     model.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
     for parameter in model.parameters():
         parameter.register_hook(parameter_gradients.append)
-    pgd_attack(model, x, y, objective=on("mask", J_IND_seg), threat=Threat(linf, 0.1), steps=7, restarts=2)
+    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 7, "prune": False}
+    pgd_attack(model, x, y, restarts=2, **options)
     assert len(forwards) == 2 * (7 + 1) + 1  # the last at the clean input
     forwards.clear()
-    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "random_start": False}
-    pgd_attack(model, x, y, steps=7, **options)
+    pgd_attack(model, x, y, random_start=False, **options)
     assert len(forwards) == 7 + 1  # the first is at the clean input
     assert parameter_gradients == []
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from advreg.batching import in_parts
 from advreg.models import frozen
 from advreg.objectives import keys_read
 from advreg.precision import Precision, cast, lowered
 from advreg.pruning import pruned
 from advreg.randomness import Keys
 from advreg.rules import Adamax, Rule, Stepwise
-from advreg.search import Plan, Within, judged_again, report, search
+from advreg.search import Plan, Track, Within, judged_again, report, search
 from advreg.threats import Threat
 from advreg.types import Model, Output, PerExample, Target
 
@@ -109,7 +110,8 @@ def pgd_attack(
         KeyError: A head that output or target lacks.
 
     Warns:
-        UserWarning: The gradient of an example is zero at every step; the model drew random numbers.
+        UserWarning: The gradient of an example is zero at every step; the model drew random numbers; memory
+            ran out, so that the batch is attacked in parts.
 
     Example:
         >>> import torch
@@ -136,11 +138,15 @@ def pgd_attack(
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
     part = pruned(model, _read(objective, judge, stop), x) if prune else model
-    with frozen(model):
+
+    def run(x: Tensor, y: Target, keys: Keys, threat: Threat, start: Tensor | None) -> tuple[Track, Tensor]:
         with lowered(model, precision):
-            track, clean = search(cast(part, precision), x.detach(), y, keys, threat, start, plan)
-        if precision != "float32":
-            track, clean = judged_again(model, x.detach(), y, track, plan)
+            track, clean = search(cast(part, precision), x, y, keys, threat, start, plan)
+        return (track, clean) if precision == "float32" else judged_again(model, x, y, track, plan)
+
+    with frozen(model):
+        tracks, cleans = zip(*in_parts(run, (x.detach(), y, keys, threat, start)), strict=True)
+    track, clean = Track(*map(torch.cat, zip(*tracks, strict=True))), torch.cat(cleans)
     report(track, tried=steps > 0)
     return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
 
