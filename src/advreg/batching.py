@@ -50,8 +50,8 @@ def in_parts(run: Callable[..., R], whole: Part) -> Iterator[R]:
             torch.cuda.empty_cache()
         size = -(-size // 2)
         warnings.warn(
-            f"out of memory: the attack goes on with {size} examples at once; results are the same. Pass smaller "
-            "batches, or precision='bfloat16', to save the failed try",
+            f"out of memory: the attack goes on with {size} examples at once; results are the same. Pass "
+            "smaller batches, or precision='bfloat16', to save the failed try",
             stacklevel=4,
         )
 

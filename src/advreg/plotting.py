@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from advreg.fronts import Front
 from advreg.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_curves"]
+__all__ = ["plot_curves", "plot_front"]
 
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vPX*"
@@ -73,6 +74,43 @@ def plot_curves(
     ax.set_xlabel("radius")
     ax.set_ylabel(label or (f"{metric} of {head}" if head else metric))
     ax.legend(frameon=False)
+    return ax
+
+
+def plot_front(front: Front, ax: Axes | None = None, *, label: str | None = None) -> Axes:
+    """Draw what one input can do to two heads: the mean of each metric, from one end to the other.
+
+    Args:
+        front: Of `tradeoff`. The clean inputs are a cross.
+        ax: As for `plot_curves`.
+        label: What the legend calls it; by default there is no legend.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+        >>> import torch
+        >>> from advreg.fronts import Front
+        >>> from advreg.plotting import plot_front
+        >>> values = torch.tensor([[[9.0, 0.8]], [[5.0, 0.1]]])
+        >>> front = Front(("contour", "mask"), torch.tensor([0.0, 1.0]), torch.zeros(2, 1, 4), values,
+        ...               torch.tensor([[1.0, 0.9]]), ("higher", "lower"))
+        >>> plot_front(front).get_xlabel()
+        'contour (higher is worse)'
+    """
+    ax = _axes() if ax is None else ax
+    across, up = front.means().T.tolist()
+    (line,) = ax.plot(across, up, marker="o", markersize=4, label=label)
+    clean = front.clean.mean(0).tolist()
+    ax.plot(clean[0], clean[1], marker="x", color=line.get_color(), linestyle="none")
+    names = [f"{head} ({worse} is worse)" for head, worse in zip(front.heads, front.worse, strict=True)]
+    ax.set_xlabel(names[0])
+    ax.set_ylabel(names[1])
+    if label is not None:
+        ax.legend(frameon=False)
     return ax
 
 
