@@ -28,6 +28,7 @@ from advreg.adaptive import Adaptive
 from advreg.attacks import Shrinking, Within
 from advreg.objectives import normalised, worst_head
 from advreg.surrogates import SegPGD, cross_entropy
+from advreg.tasks import SharpenedDice
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
 HARD = negate(on("mask", dice))
@@ -362,3 +363,24 @@ def test_the_worst_head_helps_the_weakest():
     values = torch.stack([scale * REG(model(longer.x), y), SEG(model(longer.x), y)], 1).detach()
     torch.testing.assert_close(longer.value, values.amax(1))
     assert (longer.gain > 0).all()
+
+
+@pytest.mark.parametrize("objective", [SegPGD().at(0), SharpenedDice(share=0.0)], ids=["SegPGD", "Dice"])
+def test_an_objective_given_in_its_first_form_is_reported_in_its_last(objective):
+    model, (x, y) = two_heads(), batch(4)
+    found = pgd_attack(model, x, y, objective=on("mask", objective), threat=Threat(linf, 0.1), steps=5)
+    last = on("mask", objective.at(1.0))
+    with torch.no_grad():
+        torch.testing.assert_close(found.value, last(model(found.x), y))
+        torch.testing.assert_close(found.gain, found.value - last(model(x), y))
+
+
+def test_examples_may_leave_under_inference_mode():
+    model, (x, y) = two_heads(), batch(5)
+    stop = Within(on("mask", dice), high=0.3)
+    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.3), "steps": 4, "stop": stop}
+    expected = pgd_attack(model, x, y, **options)
+    assert 0 < expected.finished.sum() < 5
+    with torch.inference_mode():
+        found = pgd_attack(model, x, y, **options)
+    assert torch.equal(found.x, expected.x)

@@ -36,7 +36,7 @@ class Worst:
         value: The task's metric there, `(B,)`.
         clean: The task's metric at the clean inputs, `(B,)`.
         member: Which of `names` found it, `(B,)` int64; -1 for the clean input itself.
-        passes: Forward passes with a gradient of the input that were spent on it, `(B,)` int64.
+        passes: Steps that were spent on it, each a forward pass and a gradient of the input, `(B,)` int64.
         names: The members' names.
     """
 
@@ -104,7 +104,8 @@ def auto_attack(
         y: The target.
         heads: By the key of the head, "" for a model whose output is the head itself, what it is for; see
             `advreg.tasks`: `masks()`, `points()`, `outlines(size)`, or a `Task` of your own.
-        threat: Norm, radius, bounds and mask. Where the radius is infinite give members an absolute step.
+        threat: Norm, radius, bounds and mask. The radius must be finite, since
+            every run begins at random.
         budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
             for each run, and one for the clean input, come on top.
         prune: As for `pgd_attack`.

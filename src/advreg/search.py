@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     @property
     def changes(self) -> bool:
         """Whether the objective changes on the way, so that its values at two steps cannot be compared."""
-        return at(self.objective, 0.0) != self.objective
+        return at(self.objective, 0.0) != at(self.objective, 1.0)
 
     @property
     def looks(self) -> bool:
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
             if self.judge is not None:
                 value = self.judge(map_tensors(Tensor.detach, output), target)
                 return one_per_example(value, count, "a judge")
-            value = self.objective(output, target)
+            value = at(self.objective, 1.0)(output, target)
             if isinstance(self.objective, Normalised):
                 return value @ value.new_tensor(self.objective.weights)
             return one_per_example(value, count, "an objective")
@@ -120,6 +120,7 @@ class Track(NamedTuple):
         return Track(*(field[some] for field in self))
 
 
+@torch.inference_mode(mode=False)
 def search(
     model: Model, x: Tensor, y: Target, keys: Keys, threat: Threat, start: Tensor | None, plan: Plan
 ) -> tuple[Track, Tensor]:
