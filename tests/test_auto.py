@@ -77,7 +77,7 @@ def test_the_budget_is_divided_among_runs():
     assert runs(45) == [23, 22]
     assert runs(100) == [50, 50]
     assert runs(125) == [63, 62]
-    assert runs(500) == [100] * 5
+    assert runs(500) == [125] * 4
     for budget in range(1, 700, 13):
         divided = runs(budget)
         assert sum(divided) == budget

@@ -24,7 +24,7 @@ from advreg.types import Model, PerExample, Target
 
 __all__ = ["AutoResult", "Worst", "auto_attack"]
 
-_RUN = 20  # passes that one run needs at least; the number of runs grows with the root of the budget
+_RUN = 30  # the number of runs is the root of the budget over this, so that both they and their length grow
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +91,8 @@ def auto_attack(
 ) -> AutoResult:
     """Find the worst input for each head, by an ensemble of attacks, within a number of passes.
 
-    The budget is divided equally among `sqrt(budget / 20)` runs, rounded: one of 20, two of 50 for 100, five
-    of 100 for 500. They take turns through the head's members, each time from another random start. Every
+    The budget is divided equally among `sqrt(budget / 30)` runs, rounded: one of 20, two of 50 for 100, four
+    of 125 for 500. They take turns through the head's members, each time from another random start. Every
     point that a run meets inside the threat is judged in the metric itself, and the worst is kept for each
     example. An example whose metric is as bad as can be leaves at once, and what it has left is not spent.
 
@@ -160,7 +160,7 @@ def runs(budget: int) -> list[int]:
 
     Example:
         >>> runs(20), runs(100), runs(500)
-        ([20], [50, 50], [100, 100, 100, 100, 100])
+        ([20], [50, 50], [125, 125, 125, 125])
     """
     count = max(1, round(math.sqrt(budget / _RUN)))
     return [budget // count + (number < budget % count) for number in range(count)]
