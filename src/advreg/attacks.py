@@ -142,7 +142,7 @@ def pgd_attack(
     def run(x: Tensor, y: Target, keys: Keys, threat: Threat, start: Tensor | None) -> tuple[Track, Tensor]:
         with lowered(model, precision):
             track, clean = search(cast(part, precision), x, y, keys, threat, start, plan)
-        return (track, clean) if precision == "float32" else judged_again(model, x, y, track, plan)
+        return (track, clean) if precision == "float32" else judged_again(part, x, y, track, plan)
 
     with frozen(model):
         tracks, cleans = zip(*in_parts(run, (x.detach(), y, keys, threat, start)), strict=True)

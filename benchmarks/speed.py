@@ -1,0 +1,314 @@
+"""How fast attacks and adversarial training are: this library, loops written by hand, other libraries.
+
+- *peers*: PGD with linf on the paper's network, one head at a time, the same steps of the same size for all.
+  1.00 is a loop written out by hand, in float32, over the whole network, whose parameters require no gradient
+  and whose gradient is that of the input alone; all others get the network as a user has it, with parameters
+  that require gradients. Loop and `pgd_attack` begin at the clean input and evaluate the last iterate; the
+  other libraries begin where they always do and, as `peers.py` says, may need a pass to be told the loss.
+- *scaling*: seconds of a step of `pgd_attack` against batch, size of the image, threads and precision, and
+  the fitted model `t = a + b * batch * pixels`.
+- *training*: a step of `L_adv_rs`, in float32 and bfloat16, over the naive one of `training.py`.
+
+All of a section run in every round, in turning order, and ratios are taken within a round. Without
+`--section`, those run that have not run with the same settings, so a stopped run goes on; a section named is
+measured anew. Each is kept in `results/speed/`; all there are, those of `memory.py` too, make
+`results/speed.md`, `.json` and `.png`.
+
+    python benchmarks/speed.py [--section peers] [--batch 16] [--steps 5] [--rounds 5] [--width 64]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from peers import LIBRARIES, Peer, peers
+from speed_table import chosen, fitted, load, publish, save, setting, spread
+from training import OBJECTIVES, naive
+from training import RADIUS as TRAINING_RADIUS
+
+from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on, pgd_attack
+from advreg.training import L_adv_rs
+from lumbar_disk.train import loss
+from lumbar_disk.unet import UNet
+
+HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
+LOSS = {"mask": "Dice", "contour": "squared error"}
+RADIUS, REACH = 0.03, 2.5  # a step is REACH * radius / steps
+BY_HAND = "by hand, gradient of the input alone"
+SIZES = ((1, 64), (4, 64), (16, 64), (64, 64), (256, 64), (4, 128), (4, 256), (4, 512))
+"""Batches and sides of the image, for the scaling."""
+
+
+class Undeclared(UNet):
+    """The same network, whose forward does not take `heads`."""
+
+    def forward(self, x):
+        return super().forward(x)
+
+
+class Clock:
+    """When the gradient of a network's input came: of its `stem`'s, which every head needs."""
+
+    def __init__(self, *networks):
+        self.times = []
+        for network in networks:
+            network.stem.register_forward_pre_hook(self._tick)
+
+    def _tick(self, _, inputs):
+        if inputs[0].requires_grad:
+            inputs[0].register_hook(lambda _: self.times.append(time.perf_counter()))
+
+    def timed(self, call: Callable, steps: int) -> dict:
+        """The seconds of a call, and of one of its steps: the median from one gradient to the next."""
+        self.times.clear()
+        start = time.perf_counter()
+        found = call()
+        whole = time.perf_counter() - start
+        if len(self.times) != steps:
+            raise RuntimeError(f"{len(self.times)} gradients of the input where {steps} were agreed")
+        step = statistics.median(b - a for a, b in pairwise(self.times)) if steps > 1 else whole
+        return {"found": found, "attack": whole, "step": step}
+
+
+def data(batch: int, size: int = 128) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    chance = torch.Generator().manual_seed(0)
+    x, mask = torch.rand(2, batch, 1, size, size, generator=chance)
+    return x, {"contour": size * torch.rand(batch, 176, 2, generator=chance), "mask": (mask > 0.5).float()}
+
+
+def network(kind: type[UNet], width: int, size: int = 128) -> UNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return kind(width=width, size=size).eval()
+
+
+def by_hand(model, x, y, head: str, steps: int, *, trainable: bool = False) -> torch.Tensor:
+    """PGD as one would write it; the objective is evaluated at the last iterate, which a report needs."""
+    model.requires_grad_(trainable)
+    objective, alpha, adversarial = HEADS[head], REACH * RADIUS / steps, x
+    for _ in range(steps):
+        adversarial = adversarial.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(model(adversarial), y).sum(), adversarial)
+        with torch.no_grad():
+            moved = adversarial + alpha * gradient.sign()
+            adversarial = (x + (moved - x).clamp(-RADIUS, RADIUS)).clamp(0, 1)
+    with torch.no_grad():
+        objective(model(adversarial), y)
+    return adversarial
+
+
+def ours(model, x, y, head: str, steps: int, **options) -> torch.Tensor:
+    """The same attack by this library."""
+    threat, rule = Threat(linf, RADIUS), Steepest(REACH / steps)
+    found = pgd_attack(
+        model,
+        x,
+        y,
+        objective=HEADS[head],
+        threat=threat,
+        rule=rule,
+        steps=steps,
+        random_start=False,
+        keep="last",
+        **options,
+    )
+    return found.x
+
+
+def theirs(head: str) -> dict[str, Peer]:
+    """PGD of each library that can be had, by name; with a loss of one's own where it takes one."""
+    found = {}
+    for peer in peers()[0]:
+        attack, how, what, step = [*peer.name.split(", "), "", "", ""][:4]
+        if (peer.head, what, step) == (head, LOSS[head], "step 2.5 radius/steps") and attack in (
+            "PGD",
+            "pgd_linf",
+        ):
+            name = f"{peer.library} {attack}"
+            if name not in found or how == "own loss":
+                found[name] = peer
+    return found
+
+
+def contestants(model, undeclared, x, y, head: str) -> dict[str, Callable[[int], torch.Tensor]]:
+    """By name what takes a number of steps and returns adversarial inputs."""
+    run = partial(ours, x=x, y=y, head=head)
+    made = {
+        BY_HAND: partial(by_hand, model, x, y, head),
+        "advreg, prune=False": lambda steps: run(model, steps=steps, prune=False),
+        "advreg": lambda steps: run(model, steps=steps),
+        "advreg, no heads= declared": lambda steps: run(undeclared, steps=steps),
+        "advreg, bfloat16": lambda steps: run(model, steps=steps, precision="bfloat16"),
+    }
+    for name, peer in theirs(head).items():
+        made[name] = lambda steps, peer=peer: peer.attack(model, x, y, RADIUS, steps, seed=0)
+    return made
+
+
+def in_turn(names: list[str], number: int) -> list[str]:
+    """The order of a round."""
+    place = number % len(names)
+    return names[place:] + names[:place]
+
+
+def section_peers(options: argparse.Namespace) -> dict:
+    model, undeclared = network(UNet, options.width), network(Undeclared, options.width)
+    clock, (x, y) = Clock(model, undeclared), data(options.batch)
+    heads = {}
+    for head, objective in HEADS.items():
+        runs = contestants(model, undeclared, x, y, head)
+
+        def attacked(name: str, steps: int, runs=runs) -> dict:
+            for each in (model, undeclared):
+                each.requires_grad_().eval().zero_grad(set_to_none=True)
+            return clock.timed(lambda: runs[name](steps), steps)
+
+        with torch.no_grad():
+            clean = objective(model(x), y).mean().item()
+        rows = {}
+        for name, run in runs.items():  # which warms up, and cuts the network that declares nothing
+            start = time.perf_counter()
+            run(1)
+            rows[name] = {"first call": time.perf_counter() - start, "attack": [], "step": []}
+        for number in range(options.rounds):
+            for name in in_turn(list(runs), number):
+                took, row = attacked(name, options.steps), rows[name]
+                row["attack"].append(took["attack"])
+                row["step"].append(took["step"])
+                with torch.no_grad():
+                    row["objective"] = objective(model(took["found"]), y).mean().item()
+                row["farthest"] = ((took["found"] - x).abs().max() / RADIUS).item()
+                seconds = f"{took['attack']:.2f} s, a step {took['step']:.3f}"
+                print(f"  {head}, round {number + 1}: {name}: {seconds}", flush=True)
+        for row in rows.values():
+            for what in ("attack", "step"):
+                ratios = [mine / hand for mine, hand in zip(row[what], rows[BY_HAND][what], strict=True)]
+                row[f"{what} ratio"] = spread(ratios)
+            row["times faster than"] = {
+                peer: spread(
+                    [slow / fast for slow, fast in zip(rows[peer]["step"], row["step"], strict=True)]
+                )
+                for peer in theirs(head)
+            }
+        heads[head] = {"clean": clean, "rows": rows}
+    missing = peers()[1]
+    versions = {peer.library: peer.version for peer in peers()[0]}
+    return {"heads": heads, "versions": versions, "missing": sorted(set(LIBRARIES) & set(missing))}
+
+
+def section_scaling(options: argparse.Namespace) -> dict:
+    rows = []
+    before = torch.get_num_threads()
+    try:
+        for batch, size in SIZES:
+            model = network(UNet, options.scaling_width, size)
+            clock, (x, y) = Clock(model), data(batch, size)
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                for precision in ("float32", "bfloat16"):
+                    for head in HEADS:
+                        run = partial(ours, model, x, y, head, precision=precision)
+                        guess = clock.timed(partial(run, steps=2), 2)["step"]
+                        steps = 1 + min(max(round(options.seconds / guess), 2), 50)
+                        step = clock.timed(partial(run, steps=steps), steps)["step"]
+                        rows.append(
+                            {
+                                "head": head, "precision": precision, "threads": threads,
+                                "batch": batch, "size": size, "step": step,
+                            }
+                        )  # fmt: skip
+                        print(f"  {rows[-1]}", flush=True)
+    finally:
+        torch.set_num_threads(before)
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["head"], row["precision"], row["threads"]), []).append(row)
+    fits = [
+        dict(zip(("head", "precision", "threads"), key, strict=True)) | fitted(g) for key, g in groups.items()
+    ]
+    return {"rows": rows, "fits": fits}
+
+
+def section_training(options: argparse.Namespace) -> dict:
+    model, (x, y) = network(UNet, options.width).train(), data(options.training_batch)
+    keys, threat = Keys(0, torch.arange(len(x))), Threat(linf, TRAINING_RADIUS)
+    starts = {name: threat.sample(x, keys.fold_in(number)) for number, name in enumerate(OBJECTIVES)}
+
+    def step(steps: int, precision: str) -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        total, _ = L_adv_rs(loss, **OBJECTIVES, steps=steps, precision=precision)(model, x, y, seed=0)
+        total.backward()
+        return total.item(), [parameter.grad.clone() for parameter in model.parameters()]
+
+    runs = {"naive": lambda steps: naive(model, x, y, starts, steps)}
+    runs |= {f"L_adv_rs, {p}": partial(step, precision=p) for p in ("float32", "bfloat16")}
+    found = {name: run(2) for name, run in runs.items()}  # which warms up as well
+    flat = {
+        name: torch.cat([g.flatten().double() for g in gradients]) for name, (_, gradients) in found.items()
+    }
+    rows = {
+        name: {
+            "loss": found[name][0],
+            "cosine": torch.nn.functional.cosine_similarity(flat[name], flat["naive"], dim=0).item(),
+            "seconds": [],
+        }
+        for name in runs
+    }
+    del found, flat
+    for number in range(options.training_rounds):
+        for name in in_turn(list(runs), number):
+            start = time.perf_counter()
+            runs[name](options.training_steps)
+            rows[name]["seconds"].append(time.perf_counter() - start)
+            print(f"  round {number + 1}: {name}: {rows[name]['seconds'][-1]:.2f} s", flush=True)
+    for row in rows.values():
+        row["ratio"] = spread([a / b for a, b in zip(row["seconds"], rows["naive"]["seconds"], strict=True)])
+    return {"rows": rows}
+
+
+SECTIONS = {
+    "peers": (section_peers, ("batch", "steps", "rounds", "width")),
+    "scaling": (section_scaling, ("scaling_width", "seconds")),
+    "training": (section_training, ("training_batch", "training_steps", "training_rounds", "width")),
+}
+"""What measures a section, and the options that it depends on."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--section", choices=SECTIONS, action="append", help="may be given several times")
+    parser.add_argument("--width", type=int, default=64, help="of the network; the paper's is 64")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--scaling-width", type=int, default=16)
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="of each measurement of the scaling, about"
+    )
+    parser.add_argument("--training-batch", type=int, default=8)
+    parser.add_argument("--training-steps", type=int, default=20)
+    parser.add_argument("--training-rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "speed")
+    options = parser.parse_args()
+    for name, (measure, needed) in SECTIONS.items():
+        values = chosen(options, needed)
+        if options.section is None and load(options.out, name).get("options") == values:
+            print(f"{name}: measured already with these settings; --section {name} measures it anew")
+        elif options.section is None or name in options.section:
+            print(f"{name}:", flush=True)
+            start = time.perf_counter()
+            content = {"setting": setting("speed.py", values | {"section": name}), "options": values}
+            content |= measure(options)
+            save(options.out, name, content | {"took": round(time.perf_counter() - start, 1)})
+    print(publish(options.out), f"wrote {options.out.name}.md, .json and .png", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
