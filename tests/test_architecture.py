@@ -11,6 +11,7 @@ import advreg
 ROOT = pathlib.Path(advreg.__file__).parent
 # Each module may import only from those before it.
 ORDER = [
+    "files",
     "randomness",
     "types",
     "trees",

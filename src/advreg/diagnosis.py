@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from advreg.files import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,16 +122,8 @@ class Diagnosis:
     def save(self, path: str | Path) -> Path:
         """Write `to_json` to a file, whole or not at all, and return its path. Folders are made."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with beside.open("w", encoding="utf-8") as file:
-                file.write(self.to_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            file.write(self.to_json() + "\n")
         return path
 
     def plot(self, where: str | Path | Sequence[Axes] | None = None) -> tuple[Axes, Axes, Axes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advreg.files import written_whole
 from advreg.journal import digest
 from advreg.models import evaluating, frozen
 from advreg.threats import examples
@@ -142,16 +142,8 @@ def write(path: str | Path, kind: str, model: Model, options: Mapping[str, Any],
     assert isinstance(model, nn.Module)
     header = {"kind": kind, "options": options, "weights": digest(model.state_dict())}
     held = {name: array.detach().cpu().numpy() for name, array in arrays.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), **held)  # type: ignore[arg-type]  # numpy's gap
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_whole(path, "wb") as file:
+        np.savez(file, header=np.array(json.dumps(header)), **held)  # type: ignore[arg-type]  # numpy's gap
     return path
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO, cast
+from typing import IO, Any, NamedTuple, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from advreg.files import written_whole
 from advreg.resampling import Interval, bootstrap
 
 __all__ = ["Interval", "Row", "Table", "bootstrap"]
@@ -158,16 +158,8 @@ class Table:
         """
         path = _file(path)
         write, _ = _FORMATS[path.suffix]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with beside.open("w", encoding="utf-8", newline="") as file:
-                write(self.rows, file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with written_whole(path) as file:
+            write(self.rows, file)
         return path
 
     @classmethod
@@ -235,13 +227,13 @@ def _check_columns(names: Iterable[str], known: Sequence[str]) -> None:
         raise KeyError(f"expected columns out of {', '.join(known)}; got {unknown[0]!r}")
 
 
-def _write_csv(rows: Iterable[Row], file: TextIO) -> None:
+def _write_csv(rows: Iterable[Row], file: IO[Any]) -> None:
     # Names in quotes, since a bare carriage return would end the row; floats as repr gives them.
     writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerows([Row._fields, *rows])
 
 
-def _write_jsonl(rows: Iterable[Row], file: TextIO) -> None:
+def _write_jsonl(rows: Iterable[Row], file: IO[Any]) -> None:
     for row in rows:
         cells = {k: v if isinstance(v, str) or math.isfinite(v) else str(v) for k, v in row._asdict().items()}
         file.write(json.dumps(cells) + "\n")
