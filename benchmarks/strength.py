@@ -30,6 +30,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import strength_plot
 import strength_table
 import torch
 from filelock import FileLock, Timeout
@@ -253,7 +254,8 @@ def main() -> None:
         options.out.with_suffix(".md"), lambda path: path.write_text(f"{about}\n\n{text}", encoding="utf-8")
     )
     save(options.out.with_suffix(".json"), {"setting": about, **content})
-    print(strength_table.brief(content), f"wrote {options.out}.md and .json", sep="\n")
+    write(options.out.with_suffix(".png"), lambda path: strength_plot.plot(content["summary"], path))
+    print(strength_table.brief(content), f"wrote {options.out}.md, .json and .png", sep="\n")
 
 
 if __name__ == "__main__":
