@@ -1,5 +1,6 @@
 """Adversarial losses against their formulas, their cost, and their manners inside any training loop."""
 
+import gc
 import math
 
 import pytest
@@ -279,6 +280,9 @@ def _process(rank, count, store, results):
         optimiser.step()
     if rank == 0:
         torch.save(model.state_dict(), results)
+    del wrapped, total, loss, optimiser  # a wrapper that outlives its group can abort the process
+    gc.collect()
+    distributed.barrier()
     distributed.destroy_process_group()
 
 

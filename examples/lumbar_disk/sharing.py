@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +65,10 @@ def processes(device: str | None = None) -> Iterator[torch.device]:
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield chosen
+        wait()
     finally:
         if several:
+            gc.collect()  # a data-parallel wrapper that outlives its group can abort the process
             distributed.destroy_process_group()
 
 
