@@ -73,6 +73,7 @@ def shared(process, count, store, folder, out):
     torch.distributed.init_process_group("gloo", f"file://{store}", rank=process, world_size=count)
     try:
         curve(journal=folder or None).save(f"{out}-{process}.jsonl")
+        torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
 
@@ -377,6 +378,7 @@ def disagreeing(process, store, what):
         curve(radii=[0.0], **(changed if process == 1 else same))
     except (ValueError, RuntimeError) as error:
         pathlib.Path(f"{store}-{process}").write_text(f"{type(error).__name__}: {error}")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 

@@ -280,9 +280,9 @@ def _process(rank, count, store, results):
         optimiser.step()
     if rank == 0:
         torch.save(model.state_dict(), results)
-    del wrapped, total, loss, optimiser  # a wrapper that outlives its group can abort the process
-    gc.collect()
     distributed.barrier()
+    del wrapped, total, loss, optimiser  # what holds the group keeps its threads, and they abort the exit
+    gc.collect()
     distributed.destroy_process_group()
 
 

@@ -68,7 +68,7 @@ def processes(device: str | None = None) -> Iterator[torch.device]:
         wait()
     finally:
         if several:
-            gc.collect()  # a data-parallel wrapper that outlives its group can abort the process
+            gc.collect()  # what holds the group keeps its threads, and they can abort the interpreter's exit
             distributed.destroy_process_group()
 
 
