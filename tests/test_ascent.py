@@ -173,15 +173,17 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     model = two_heads()
     x, y = batch(2)
     forwards, parameter_gradients = [], []
-    model.register_forward_hook(lambda *_: forwards.append(torch.is_grad_enabled()))
+    model.register_forward_pre_hook(
+        lambda _, inputs: forwards.extend([torch.is_grad_enabled()] * len(*inputs))
+    )
     for parameter in model.parameters():
         parameter.register_hook(parameter_gradients.append)
     options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 7, "prune": False}
     pgd_attack(model, x, y, restarts=2, **options)
-    assert len(forwards) == 2 * (7 + 1) + 1  # the last at the clean input
+    assert len(forwards) == 2 * (2 * (7 + 1) + 1)  # the last at the clean inputs
     forwards.clear()
     pgd_attack(model, x, y, random_start=False, **options)
-    assert len(forwards) == 7 + 1  # the first is at the clean input
+    assert len(forwards) == 2 * (7 + 1)  # the first is at the clean input
     assert parameter_gradients == []
     assert all(parameter.grad is None for parameter in model.parameters())
 

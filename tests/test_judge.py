@@ -225,7 +225,7 @@ def test_each_step_ascends_the_form_of_its_share(wrap):
     model, (x, y) = two_heads(), batch(3)
     recording = Recording()
     objective = wrap((1.0, recording)) if wrap is normalised else wrap(recording)
-    options = OPTIONS | {"objective": objective, "restarts": 2}
+    options = OPTIONS | {"objective": objective, "restarts": 2, "micro_batch": 3}
     pgd_attack(model, x, y, judge=HARD, **options)
     assert recording.asked == 2 * [step / 9 for step in range(10)]
 

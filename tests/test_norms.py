@@ -73,15 +73,35 @@ def solve(d, radius, lower, upper, norm):
 
 
 @settings(max_examples=150, deadline=None)
-@given(norms, seeds, radii, st.integers(1, 6), st.booleans())
-def test_projection_is_what_an_independent_solver_finds(norm, seed, radius, n, boxed):
+@given(norms, seeds, radii, st.integers(1, 6), st.booleans(), st.booleans())
+def test_projection_is_what_an_independent_solver_finds(norm, seed, radius, n, boxed, looking):
     d = 2 * normal(seed, 1, n)
     low, high = box(seed, d) if boxed else (torch.full_like(d, -math.inf), torch.full_like(d, math.inf))
-    z = norm.project(d, torch.tensor([radius], dtype=d.dtype), low, high)[0].numpy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("advreg.projections.free", lambda _: looking)  # as on an accelerator, where it is not
+        z = norm.project(d, torch.tensor([radius], dtype=d.dtype), low, high)[0].numpy()
     found = solve(d[0].numpy(), radius, low[0].numpy(), high[0].numpy(), norm)
     ours, theirs = ((z - d[0].numpy()) ** 2).sum(), ((found - d[0].numpy()) ** 2).sum()
     assert ours <= theirs + 1e-7 * (1 + theirs)
     np.testing.assert_allclose(z, found, atol=2e-4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([l2, l1]), seeds, st.integers(1, 3000), st.floats(-4, 4), st.floats(0, 6), st.booleans()
+)
+def test_without_looking_the_projection_is_the_same(norm, seed, n, magnitude, spread, boxed):
+    chance = 2 * spread * torch.rand(3, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    d = normal(seed, 3, n) * 10 ** (chance - spread)
+    radius = torch.full((3,), 10.0**magnitude, dtype=d.dtype)
+    sides = box(seed + 1, d) if boxed else (None, None)
+    expected = norm.project(d, radius, *sides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("advreg.projections.free", lambda _: False)
+        found = norm.project(d, radius, *sides)
+    assert (norm.size(found) <= radius * (1 + 1e-12)).all()
+    farther = (found - d).norm(dim=1) - (expected - d).norm(dim=1)
+    assert (farther <= 1e-12 * d.norm(dim=1)).all()
 
 
 @settings(max_examples=100, deadline=None)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from advreg.norms import per_example
+from advreg.rows import per_example
 from advreg.rules import Here, check_size
 
 __all__ = ["Adaptive"]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advreg.norms import per_example, rows
+from advreg.rows import per_example, rows
 from advreg.rules import Here, Rule
 from advreg.threats import Threat
 from advreg.trees import take
@@ -38,7 +38,7 @@ class Iterate:
     def value(self) -> Tensor:
         """The function at `x`, `(B,)`: evaluated when it is first read, or when the next iterate needs it."""
         value = self._evaluate()[1].detach()
-        return value if self._weights is None else value @ value.new_tensor(self._weights)
+        return value if self._weights is None else weighed(value, self._weights)
 
     def slope(self) -> Tensor:
         """The function's gradient at `x`, `(B, *input)`; frees what it was computed from."""
@@ -112,7 +112,12 @@ def ascend(
     Source:
         Chen et al., section 2.3, Algorithm 1.
     """
-    factors = _factors(schedule, steps)
+    if rule.relative and threat.largest == float("inf"):
+        raise ValueError(
+            f"a step of {rule.size} radii has no length at an infinite radius: give it in the units of the "
+            f"input, {type(rule).__name__}(0.01, relative=False)"
+        )
+    factors, threat = _factors(schedule, steps), threat.to(centre.device)
     now = threat.scaled(factors(0))
     alpha = _length(rule, now, centre)
     x = now.project(centre if start is None else start, centre).detach()
@@ -147,6 +152,12 @@ def one_per_example(value: Any, count: int, name: str) -> Tensor:
     return value
 
 
+def weighed(values: Tensor, weights: Sequence[float]) -> Tensor:
+    """The weighted sum of columns, `(B, H)` to `(B,)`."""
+    columns = zip(weights, values.unbind(1), strict=True)
+    return torch.stack([weight * column for weight, column in columns]).sum(0)
+
+
 def _factors(schedule: Callable[[float], float] | None, steps: int | None) -> Callable[[int], float]:
     """From an iterate's number to the factor on its radius."""
     if schedule is None:
@@ -171,14 +182,9 @@ def _stretch(factors: Callable[[int], float], number: int, steps: int | None) ->
 def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:
     if not rule.relative:
         return rule.size
-    if threat.largest == float("inf"):
-        raise ValueError(
-            f"a step of {rule.size} radii has no length at an infinite radius: give it in the units of the "
-            f"input, {type(rule).__name__}(0.01, relative=False)"
-        )
     if isinstance(threat.radius, Tensor):
-        radius = threat.radius.to(centre.device)
-        return per_example((rule.size * radius.double()).to(centre.dtype).expand(len(centre)), centre)
+        alpha = (rule.size * threat.radius.double()).to(centre.dtype)
+        return per_example(alpha.expand(len(centre)), centre)
     return rule.size * threat.radius
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from advreg.batching import in_parts
+from advreg.batching import Parts, room
 from advreg.models import frozen
 from advreg.objectives import keys_read
 from advreg.precision import Precision, cast, lowered
 from advreg.pruning import pruned
 from advreg.randomness import Keys
 from advreg.rules import Adamax, Rule, Stepwise
-from advreg.search import Plan, Track, Within, judged_again, report, search
+from advreg.search import Plan, Within, judged, report, search
 from advreg.threats import Threat
 from advreg.types import Model, Output, PerExample, Target
 
@@ -62,6 +63,7 @@ def pgd_attack(
     schedule: Callable[[float], float] | None = None,
     prune: bool = True,
     precision: Precision = "float32",
+    micro_batch: int | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -69,9 +71,10 @@ def pgd_attack(
 
     Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless it begins there, and
     `restarts * steps` gradients of the input; never a gradient of a parameter. Only what the heads that are
-    read need is computed (see `advreg.pruning.pruned`). The model is left bit for
-    bit as it was, also if something raises (see `frozen`). Results do not depend on batch size or order:
-    randomness belongs to the example, by `seed` and `index`.
+    read need is computed (see `advreg.pruning.pruned`). The model is left bit for bit as it was, also if
+    something raises (see `frozen`). Examples must not interact, and neither model nor objective may know of
+    the batch what is not in `x` or `y`: parts of it run one after another, and what is finished leaves it.
+    Randomness belongs to the example, by `seed` and `index`, so that results do not depend on the batch.
 
     Args:
         model: Inputs to whatever the objective reads. Call `.eval()` on it first.
@@ -97,6 +100,8 @@ def pgd_attack(
         prune: Whether to leave out what the heads that are read do not need; results are the same.
         precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
             take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
+        micro_batch: How many examples, or restarts of them, run at once, at most; by default half a million
+            numbers of input on a CPU (32 images of 128 x 128), 4 million elsewhere.
         seed: With `index`, decides the random starts.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -126,7 +131,7 @@ def pgd_attack(
     Source:
         Chen et al., Algorithm 1; Madry et al., arXiv:1706.06083.
     """
-    _check_options(steps, restarts, keep, random_start=random_start)
+    _check_options(steps, restarts, keep, micro_batch, random_start=random_start)
     threat.validate(x)
     if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
         raise ValueError(
@@ -134,19 +139,28 @@ def pgd_attack(
             f"{tuple(start.shape)}"
         )
     keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+    if len(keys.index) != len(x):
+        raise ValueError(
+            f"{len(keys.index)} keys cannot serve a batch of {len(x)}: index= is one place for each"
+        )
     plan = Plan(objective, judge, rule, steps, restarts, random_start, keep == "best", stop, schedule)
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
     part = pruned(model, _read(objective, judge, stop), x) if prune else model
 
-    def run(x: Tensor, y: Target, keys: Keys, threat: Threat, start: Tensor | None) -> tuple[Track, Tensor]:
-        with lowered(model, precision):
-            track, clean = search(cast(part, precision), x, y, keys, threat, start, plan)
-        return (track, clean) if precision == "float32" else judged_again(part, x, y, track, plan)
-
+    parts = Parts(room(x) if micro_batch is None else micro_batch)
+    x, exact = x.detach(), precision == "float32"
     with frozen(model):
-        tracks, cleans = zip(*in_parts(run, (x.detach(), y, keys, threat, start)), strict=True)
-    track, clean = Track(*map(torch.cat, zip(*tracks, strict=True))), torch.cat(cleans)
+        with lowered(model, precision):
+            track, clean = search(cast(part, precision), plan, (x, y, threat, start), keys, parts)
+        look = partial(judged, part, plan)
+        if clean is None or not exact:
+            clean = torch.cat([value for value, _ in parts.run(look, (x, y, threat, None))])
+        track = track.seeing(clean, None, -1)
+        if not exact:
+            track = track.again(parts.run(look, (track.x, y, threat, None)))
+    if keep == "best":
+        track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
     report(track, tried=steps > 0)
     return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
 
@@ -179,131 +193,13 @@ class Shrinking(Stepwise):
     stages: tuple[tuple[float, float], ...] = ((0.3, 2.0), (0.6, 1.5))
 
 
-class AttackOptions(TypedDict, total=False):
-    """The options of `pgd_attack` that `ood_attack` passes on."""
-
-    rule: Rule[Any]
-    steps: int
-    start: Tensor | None
-    random_start: bool
-    restarts: int
-    keep: Literal["best", "last"]
-    judge: PerExample | None
-    schedule: Callable[[float], float] | None
-    prune: bool
-    precision: Precision
-    seed: int
-    index: Tensor | None
-
-
-@dataclass(frozen=True, eq=False)
-class OODResult(AttackResult):
-    """What an out-of-distribution attack found.
-
-    Attributes:
-        closeness: For each condition by its name the metric at `x`, `(B,)`.
-        matched: For each condition whether it holds there, `(B,)` bool. `finished` says whether all do.
-    """
-
-    closeness: Mapping[str, Tensor]
-    matched: Mapping[str, Tensor]
-
-
-def ood_attack(
-    model: Model,
-    x_in: Tensor | None,
-    x_out: Tensor,
-    *,
-    objective: PerExample,
-    threat: Threat,
-    target: Target | None = None,
-    match: Mapping[str, Within] | None = None,
-    **options: Unpack[AttackOptions],
-) -> OODResult:
-    """Move out-of-distribution inputs until the model answers as it does for in-distribution ones.
-
-    The target is the model's own output on `x_in`, as it is; the ball is centred on `x_out`. Pairs that
-    match leave the batch, so that the others cost less.
-
-    Args:
-        model: As for `pgd_attack`.
-        x_in: In-distribution inputs, `(B, *input)`, each the partner of one of `x_out`; one alone is the
-            partner of all. None where `target` is given.
-        x_out: Out-of-distribution inputs, `(B, *input)`: the centres, and where the attack begins. One alone
-            is the partner of all of `x_in`.
-        objective: What grows as the outputs come together, such as `on("mask", J_OOD_seg)`.
-        threat: The paper's is `Threat(l2, 40.0)` around a 128 x 128 image; `Threat(l2, math.inf)` leaves the
-            box alone.
-        target: What is to be matched in place of the output on `x_in`.
-        match: When a pair matches: conditions by name, all of which must hold; see `Within`.
-        **options: As for `pgd_attack`; the paper's rule is `Adamax(0.01, relative=False)`.
-
-    Returns:
-        An `OODResult`, around `x_out`.
-
-    Raises:
-        ValueError: Batches that do not pair, and as for `pgd_attack`.
-
-    Example:
-        >>> import torch
-        >>> from advreg import Adamax, J_OOD_reg, Threat, l2, ood_attack, point_error
-        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Unflatten(1, (2, 2)))
-        >>> result = ood_attack(model, torch.rand(4, 6), torch.rand(1, 6), objective=J_OOD_reg,
-        ...                     threat=Threat(l2, 0.5), rule=Adamax(0.01, relative=False), steps=10,
-        ...                     match={"points": Within(point_error, high=0.1)})
-        >>> result.x.shape, list(result.closeness), bool((result.gain >= 0).all())
-        (torch.Size([4, 6]), ['points'], True)
-
-    Source:
-        Chen et al., section 2.3, Eqs 6 and 7; Liang et al., arXiv:2009.08016.
-    """
-    if (x_in is None) == (target is None):
-        raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
-    if x_in is not None:
-        x_in, x_out = _paired(x_in, x_out)
-        threat.validate(x_in)
-        with frozen(model), torch.no_grad():
-            target = model(x_in)
-    conditions = match or {}
-
-    def stop(output: Output, wanted: Target) -> Tensor:
-        return torch.stack([condition(output, wanted) for condition in conditions.values()]).all(0)
-
-    found = pgd_attack(
-        model,
-        x_out,
-        target,
-        objective=objective,
-        threat=threat,
-        stop=stop if conditions else None,
-        **options,
-    )
-    closeness, matched = {}, {}
-    if conditions:
-        with frozen(model), torch.no_grad():
-            output = model(found.x)
-            closeness = {name: condition.function(output, target) for name, condition in conditions.items()}
-            matched = {name: condition(output, target) for name, condition in conditions.items()}
-    return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
-
-
-def _paired(x_in: Tensor, x_out: Tensor) -> tuple[Tensor, Tensor]:
-    """One to one; one alone with all of the other."""
-    if len(x_in) == len(x_out):
-        return x_in, x_out
-    if 1 not in (len(x_in), len(x_out)):
-        raise ValueError(
-            f"x_in and x_out must pair one to one, or one with all; got {len(x_in)} and {len(x_out)}: repeat "
-            "the shorter, for example x_out.repeat_interleave(n, dim=0)"
-        )
-    count = max(len(x_in), len(x_out))
-    x_in, x_out = (x.expand(count, *x.shape[1:]) if len(x) == 1 else x for x in (x_in, x_out))
-    return x_in, x_out.contiguous()
-
-
-def _check_options(steps: int, restarts: int, keep: str, *, random_start: bool) -> None:
+def _check_options(
+    steps: int, restarts: int, keep: str, micro_batch: int | None, *, random_start: bool
+) -> None:
     if steps < 0 or restarts < 1:
         raise ValueError(f"steps must be 0 or more and restarts 1 or more; got {steps} and {restarts}")
+    if micro_batch is not None and micro_batch < 1:
+        raise ValueError(f"micro_batch must be 1 or more, or None; got {micro_batch}")
     if keep not in ("best", "last"):
         raise ValueError(f"keep must be 'best' or 'last'; got {keep!r}")
     if restarts > 1 and not random_start:

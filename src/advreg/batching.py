@@ -1,68 +1,81 @@
-"""A batch that does not fit into memory, in parts that do."""
+"""How many examples run at once: as many as pay, and no more than memory holds."""
 
 from __future__ import annotations
 
 import gc
+import math
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from advreg.randomness import Keys
 from advreg.threats import Threat
 from advreg.trees import take
 from advreg.types import Target
 
 R = TypeVar("R")
-Part = tuple[Tensor, Target, Keys, Threat, Tensor | None]
-"""Inputs, target, keys, threat and start of some examples."""
+Part = tuple[Tensor, Target, Threat, Tensor | None]
+"""Inputs, target, threat and start of some examples."""
+
+ON_CPU, ELSEWHERE = 2**19, 2**22
+"""Numbers of input in a micro-batch: 32 and 256 images of 128 x 128. More no longer pay, but fill memory."""
 
 
-def in_parts(run: Callable[..., R], whole: Part) -> Iterator[R]:
-    """`run` of a batch, or of its parts: halved whenever memory runs out, until single examples do not fit.
+def room(x: Tensor) -> int:
+    """How many examples like `x`, `(B, *input)`, run at once by default."""
+    numbers = ON_CPU if x.device.type == "cpu" else ELSEWHERE
+    return max(1, numbers // max(1, math.prod(x.shape[1:])))
 
-    Examples do not interact, so that the parts give what the whole would have given.
 
-    Args:
-        run: What takes a part.
-        whole: The batch.
+@dataclass(eq=False)
+class Parts:
+    """Runs a batch in parts. Examples do not interact, so that they give what the whole would have given.
 
-    Warns:
-        UserWarning: Memory ran out; it says with how many examples at once it goes on.
+    Attributes:
+        size: How many examples run at once, at most; halved whenever memory runs out.
     """
-    count = size = len(whole[0])
-    first = 0
-    while first < count:
-        part = whole if size == count else _part(whole, first, size)
-        try:
-            result = run(*part)
-        except RuntimeError as error:
-            if size == 1 or not _out_of_memory(error):
-                raise
-        else:
-            yield result
-            first += size
-            continue
-        gc.collect()  # what the failed run has left behind
-        if part[0].is_cuda:
-            torch.cuda.empty_cache()
-        size = -(-size // 2)
-        warnings.warn(
-            f"out of memory: the attack goes on with {size} examples at once; results are the same. Pass "
-            "smaller batches, or precision='bfloat16', to save the failed try",
-            stacklevel=4,
-        )
+
+    size: int
+
+    def run(self, function: Callable[..., R], whole: Part) -> Iterator[R]:
+        """`function` of the parts of a batch, in order.
+
+        Warns:
+            UserWarning: Memory ran out; it says with how many examples at once it goes on.
+        """
+        first, count = 0, len(whole[0])
+        while first < count:
+            left = count - first
+            size = -(-left // -(-left // self.size))  # so that the parts are as equal as can be
+            part = whole if size == count else chosen(whole, slice(first, first + size))
+            try:
+                result = function(*part)
+            except RuntimeError as error:
+                if size == 1 or not _out_of_memory(error):
+                    raise
+            else:
+                yield result
+                first += size
+                continue
+            gc.collect()  # what the failed run has left behind
+            if part[0].is_cuda:
+                torch.cuda.empty_cache()
+            self.size = -(-size // 2)
+            warnings.warn(
+                f"out of memory: the attack goes on with {self.size} examples at once; results are the same. "
+                f"Pass micro_batch={self.size} to save the failed try",
+                stacklevel=5,
+            )
 
 
-def _part(whole: Part, first: int, size: int) -> Part:
-    x, y, keys, threat, start = whole
-    place = torch.arange(len(x), device=x.device)
-    some = (place >= first) & (place < first + size)
-    x_part, y_part, start_part = take((x, y, start), some)
-    index = keys.index[some.to(keys.index.device)]
-    return x_part, y_part, Keys(keys.seed, index), threat.take(some, x), start_part
+def chosen(whole: Part, some: slice | Tensor) -> Part:
+    """Some of the examples: a range, or places, which may come several times."""
+    x, y, threat, start = whole
+    x_part, y_part, start_part = take((x, y, start), some, len(x))
+    return x_part, y_part, threat.take(some, x), start_part
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

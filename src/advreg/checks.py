@@ -12,7 +12,8 @@ from advreg.diagnosis import Check, Evidence
 from advreg.examination import FACTORS, FALL, MISSED, SHORT, SIZES, SURE, UNSTABLE, Examination, average
 from advreg.gradient_free import random_noise, score_attack, square_attack
 from advreg.model_checks import determinism, gradients, mode
-from advreg.norms import linf, rows
+from advreg.norms import linf
+from advreg.rows import rows
 from advreg.rules import Adamax, Steepest
 from advreg.threats import Threat
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from advreg.ascent import ascend
 from advreg.attacks import AttackResult
 from advreg.models import frozen
-from advreg.norms import per_example, rows
 from advreg.probing import Probe, stripes
 from advreg.randomness import Keys
+from advreg.rows import per_example, rows
 from advreg.rules import Momentum, Rule
 from advreg.threats import Threat
 from advreg.types import Model, PerExample, Target

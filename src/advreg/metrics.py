@@ -5,12 +5,14 @@ Shapes: masks are `(B, C, *spatial)`, contours `(B, K, 2)`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from advreg.contours import rasterise
+from advreg.looking import once
 
 Activation = Literal["sigmoid", "softmax", "none"]
 """How a mask head is to be read: logits of independent channels, of exclusive classes, or probabilities."""
@@ -246,15 +248,14 @@ def mask_like(
 
     What counts is bool, `(B, C, *spatial)` or, of class numbers, `(B, 1, *spatial)`; None: everything.
     """
-    tensors = isinstance(output, Tensor) and isinstance(target, Tensor)
+    given, tensors = target, isinstance(output, Tensor) and isinstance(target, Tensor)
     numbers = tensors and activation == "softmax" and target.shape == output.shape[:1] + output.shape[2:]
     if not numbers:
         same_shape(output, target)
     if output.ndim < 4:
         raise ValueError(
-            "a mask must be (B, C, *spatial) with two spatial dimensions or more; got "
-            f"{tuple(output.shape)}: add the channel with mask.unsqueeze(1) to output and target, "
-            "for a 1D signal a last dimension too"
+            f"a mask must be (B, C, *spatial) with two spatial dimensions or more; got {tuple(output.shape)}: "
+            "add the channel with mask.unsqueeze(1) to output and target, for a 1D signal a last dimension too"
         )
     if numbers:
         target = target.long().unsqueeze(1)
@@ -266,21 +267,21 @@ def mask_like(
     counted = None if ignore_index is None else target != ignore_index
     if counted is not None:
         target = target.masked_fill(~counted, 0)
-    low, high = target.amin().item(), target.amax().item()
     top = output.shape[1] - 1 if numbers else 1
-    if not 0 <= low <= high <= top:
-        raise ValueError(
-            f"target values must lie in [0, {top}]; got [{low:.6g}, {high:.6g}]: "
-            + (
-                "class numbers count the channels of the output"
-                if numbers
-                else "pass a mask, (t > threshold)"
-            )
-            + ("; to leave a value out, ignore_index=255" if counted is None else "")
-        )
+    once(given, (mask_like, top, ignore_index), partial(_check_range, target, top, numbers, counted))
     if numbers:
         target = torch.zeros_like(output, dtype=torch.bool).scatter_(1, target, value=True)
     return target, counted
+
+
+def _check_range(target: Tensor, top: int, numbers: bool, counted: Tensor | None) -> None:
+    low, high = target.amin().item(), target.amax().item()
+    if not 0 <= low <= high <= top:
+        remedy = (
+            "class numbers count the channels of the output" if numbers else "pass a mask, (t > threshold)"
+        )
+        remedy += "; to leave a value out, ignore_index=255" if counted is None else ""
+        raise ValueError(f"target values must lie in [0, {top}]; got [{low:.6g}, {high:.6g}]: {remedy}")
 
 
 def same_shape(output: Tensor, target: Tensor) -> None:

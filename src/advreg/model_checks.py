@@ -11,7 +11,7 @@ from advreg.diagnosis import Check
 from advreg.examination import DELIVERED, DIFFER, EMPTY, FORETOLD, NEARBY, STILL, Examination, average
 from advreg.flow import dead_end, slope
 from advreg.models import frozen
-from advreg.norms import per_example, rows
+from advreg.rows import per_example, rows
 from advreg.trees import take, tensors
 
 __all__ = ["determinism", "gradients", "mode"]

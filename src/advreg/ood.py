@@ -20,8 +20,8 @@ from advreg.distances import MahalanobisDetector, NearestNeighbourDetector
 from advreg.features import Inputs, at_rest, finite, inputs
 from advreg.metrics import same_shape
 from advreg.models import heads
-from advreg.norms import rows
 from advreg.objectives import on, weighted
+from advreg.rows import rows
 from advreg.trees import head
 from advreg.types import Model, Output, PerExample, Target
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from advreg.ascent import ascend
 from advreg.models import frozen
-from advreg.norms import per_example
 from advreg.objectives import keys_read
 from advreg.precision import Precision, cast, lowered
 from advreg.pruning import pruned
 from advreg.randomness import Keys
+from advreg.rows import per_example
 from advreg.rules import Rule, Steepest
 from advreg.threats import Threat
 from advreg.types import Model, PerExample, Target

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from advreg.looking import once
 from advreg.metrics import Activation, mask_like
+from advreg.rows import wide
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,8 @@ def read(output: Tensor, target: Tensor, activation: Activation, ignore_index: i
                 "activation='softmax' needs two channels or more: over one it is 1 whatever the logit; "
                 "got 1 channel: use activation='sigmoid'"
             )
-        if target.shape == output.shape and not bool((truth.sum(1) == 1).all()):
-            raise ValueError(
-                "with activation='softmax' each pixel of the target must have one class; got pixels with "
-                "none or several: pass class numbers (B, *spatial), or activation='sigmoid'"
-            )
+        if target.shape == output.shape:
+            once(target, read, partial(_check_classes, truth))
         scores, truth = scores.unsqueeze(2), truth.unsqueeze(2)
     counted = torch.ones_like(truth[:, 0]) if counted is None else counted
     return Pixels(scores.flatten(3), truth.flatten(3), counted.flatten(2))
@@ -89,6 +89,9 @@ def refuse_probabilities(activation: Activation) -> None:
         )
 
 
-def wide(output: Tensor) -> Tensor:
-    """Half precision as float32; other dtypes as they are."""
-    return output.to(torch.promote_types(output.dtype, torch.float32))
+def _check_classes(truth: Tensor) -> None:
+    if not bool((truth.sum(1) == 1).all()):
+        raise ValueError(
+            "with activation='softmax' each pixel of the target must have one class; got pixels with none or "
+            "several: pass class numbers (B, *spatial), or activation='sigmoid'"
+        )

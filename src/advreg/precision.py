@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from advreg.norms import per_example, rows
+from advreg.rows import per_example, rows
 from advreg.trees import map_tensors, tensors
 from advreg.types import Model, Output
 

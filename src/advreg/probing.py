@@ -12,9 +12,10 @@ from torch import Tensor
 from advreg.ascent import one_per_example
 from advreg.attacks import AttackResult
 from advreg.models import heads
-from advreg.norms import linf, per_example, rows
+from advreg.norms import linf
 from advreg.objectives import keys_read
 from advreg.randomness import Keys
+from advreg.rows import per_example, rows
 from advreg.threats import Threat, examples
 from advreg.trees import map_tensors
 from advreg.types import Model, PerExample, Target

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from advreg.norms import per_example, rows
+from advreg.rows import per_example, rows
 from advreg.threats import Threat
 
 __all__ = ["Adamax", "Decayed", "Here", "Momentum", "Rule", "Steepest", "Stepwise", "cosine"]

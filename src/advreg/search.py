@@ -6,17 +6,19 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from advreg.ascent import ascend, one_per_example
-from advreg.norms import per_example, rows
+from advreg.ascent import ascend, one_per_example, weighed
+from advreg.batching import Part, Parts, chosen
 from advreg.objectives import Normalised, at
 from advreg.randomness import Keys
 from advreg.rules import Rule
 from advreg.threats import Threat, examples
+from advreg.tracks import Track, joined
 from advreg.trees import map_tensors, take
 from advreg.types import Model, Output, PerExample, Target
 
@@ -62,93 +64,62 @@ class Plan(NamedTuple):
                 return one_per_example(value, count, "a judge")
             value = at(self.objective, 1.0)(output, target)
             if isinstance(self.objective, Normalised):
-                return value @ value.new_tensor(self.objective.weights)
+                return weighed(value, self.objective.weights)
             return one_per_example(value, count, "an objective")
 
 
-class Track(NamedTuple):
-    """What is known of each example; every field begins with the batch, `(B, ...)`.
+@torch.inference_mode(mode=False)
+def search(model: Model, plan: Plan, whole: Part, keys: Keys, parts: Parts) -> tuple[Track, Tensor | None]:
+    """Climb from every start; each example's track and, where the climb began there, its clean value, `(B,)`.
 
-    Attributes:
-        place: Its place in the batch.
-        x: The point kept.
-        value: What is to become large there: the judge's number, or the objective.
-        step: The step at which it was met; -1 for the centre.
-        finished: Whether the stop rule held there.
-        sick: Whether objective or gradient were not finite at some step.
-        since: The first such step; -1 for the clean input.
-        moved: Whether any gradient was not zero.
+    Restarts of few examples run together, as further examples, up to the size of a part; with a stop rule one
+    after the other, since an example that is finished needs no further one.
     """
-
-    place: Tensor
-    x: Tensor
-    value: Tensor
-    step: Tensor
-    finished: Tensor
-    sick: Tensor
-    since: Tensor
-    moved: Tensor
-
-    @staticmethod
-    def of(centre: Tensor) -> Track:
-        """Nothing met yet: worse than any point."""
-        place = torch.arange(len(centre), device=centre.device)
-        never = torch.zeros_like(place, dtype=torch.bool)
-        before = torch.full_like(place, -1)
-        value = centre.new_full(centre.shape[:1], -torch.inf)
-        return Track(place, centre, value, before, never, never, before, never)
-
-    def keeping(self, better: Tensor, x: Tensor, value: Tensor, step: int) -> Track:
-        """With another point where it is better, `(B,)` bool."""
-        return self._replace(
-            x=torch.where(per_example(better, self.x), x, self.x),
-            value=torch.where(better, value, self.value),
-            step=torch.where(better, step, self.step),
-        )
-
-    def seeing(self, value: Tensor, gradient: Tensor | None, step: int) -> Track:
-        """With what a step shows of objective and gradient."""
-        sick, moved = ~value.isfinite(), self.moved
-        if gradient is not None:
-            steepness = rows(gradient).abs().amax(1)
-            sick, moved = sick | ~steepness.isfinite(), moved | (steepness > 0)
-        since = torch.where(sick & ~self.sick, step, self.since)
-        return self._replace(sick=self.sick | sick, since=since, moved=moved)
-
-    def taken(self, some: Tensor) -> Track:
-        """Of some of the examples, `(B,)` bool."""
-        return Track(*(field[some] for field in self))
+    x, count = whole[0], len(whole[0])
+    track, clean = Track.of(x), None
+    together = 1 if plan.stop is not None else max(1, parts.size // count)
+    for first in range(0, plan.restarts, together):
+        restarts = range(first, min(first + together, plan.restarts))
+        left = track.place if plan.stop is None else track.place[~track.finished]
+        if len(left) == 0:
+            break
+        rows = whole if len(left) == count else chosen(whole, left)
+        if plan.random_start:
+            some = Keys(keys.seed, keys.index[left.to(keys.index.device)])
+            starts = [rows[2].sample(rows[0], some.fold_in(restart), rows[3]) for restart in restarts]
+            rows = (*rows[:3], starts[0])
+            if len(restarts) > 1:
+                rows = (*chosen(rows, left.repeat(len(restarts)))[:3], torch.cat(starts))
+        runs = list(parts.run(partial(climbed, model, plan), rows))
+        found = joined([run for run, _ in runs])
+        mine = track if len(left) == count else track.taken(left)
+        for run in found.runs(len(left)):
+            mine = mine.joining(run)
+        track = track.putting(left, mine)
+        if rows[3] is None:
+            clean = torch.cat([value for _, value in runs])
+    return track, clean
 
 
 @torch.inference_mode(mode=False)
-def search(
-    model: Model, x: Tensor, y: Target, keys: Keys, threat: Threat, start: Tensor | None, plan: Plan
+def climbed(
+    model: Model, plan: Plan, x: Tensor, y: Target, threat: Threat, start: Tensor | None
 ) -> tuple[Track, Tensor]:
-    """Climb from every start; the track of each example in the batch's order, and the clean value, `(B,)`."""
-    work = _Search(model, plan, keys.seed, x, y, keys.index, threat, start, Track.of(x))
-    for restart in range(plan.restarts):
-        if len(work.track.place):
-            work.climb(restart)
-    track, clean = work.joined(), work.clean
-    if clean is None:
-        with torch.no_grad():
-            clean = plan.valued(model(x), y, len(x))
-        track = track.seeing(clean, None, -1)
-    if plan.best:
-        track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
-    return track, clean
+    """One run of some examples, in their order, and what the first point is worth, `(b,)`."""
+    work = _Search(model, plan, x, y, threat, start, Track.of(x))
+    return work.climb()
 
 
-def judged_again(model: Model, x: Tensor, y: Target, track: Track, plan: Plan) -> tuple[Track, Tensor]:
-    """The track and the clean value by another, more precise run of the model at the points kept."""
+@torch.inference_mode(mode=False)
+def judged(
+    model: Model, plan: Plan, x: Tensor, y: Target, threat: Threat, start: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """What inputs are worth, `(B,)`, and for which of them the stop rule holds; None without one."""
+    del threat, start
     with torch.no_grad():
-        clean, output = plan.valued(model(x), y, len(x)), model(track.x)
-        track = track._replace(value=plan.valued(output, y, len(x))).seeing(clean, None, -1)
-    if plan.stop is not None:
-        track = track._replace(finished=stopped(plan.stop, output, y, len(x)))
-    if plan.best:
-        track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
-    return track, clean
+        output = model(x)
+        over = None if plan.stop is None else stopped(plan.stop, output, y, len(x))
+        return plan.valued(output, y, len(x)), over
 
 
 @dataclass(eq=False)
@@ -157,15 +128,12 @@ class _Search:
 
     model: Model
     plan: Plan
-    seed: int
     centre: Tensor
     target: Target
-    index: Tensor
     threat: Threat
     start: Tensor | None
     track: Track
     done: list[Track] = field(default_factory=list)
-    clean: Tensor | None = None
     step: int = 0
     output: Output = None
 
@@ -175,24 +143,22 @@ class _Search:
         self.output = output if self.plan.looks else None
         return self.plan.ascended(self.step)(output, self.target)
 
-    def climb(self, restart: int) -> None:
-        """One run, of those that are left."""
-        plan, first = self.plan, self.start
-        if plan.random_start:
-            keys = Keys(self.seed, self.index).fold_in(restart)
-            first = self.threat.sample(self.centre, keys, self.start)
+    def climb(self) -> tuple[Track, Tensor]:
+        """One run: the tracks, in the batch's order, and what the first point is worth."""
+        plan = self.plan
         weights = plan.objective.weights if isinstance(plan.objective, Normalised) else None
         run = ascend(
             self.function,
             self.centre,
             threat=self.threat,
             rule=plan.rule,
-            start=first,
+            start=self.start,
             steps=plan.steps,
             schedule=plan.schedule,
             weights=weights,
         )
         iterate = next(run)
+        first = iterate.value
         for step in range(plan.steps + 1):
             self.step = step
             value, inside = iterate.value, plan.factor(step) == 1
@@ -200,14 +166,15 @@ class _Search:
             if plan.judge is not None or plan.changes:
                 value = plan.valued(self.output, self.target, len(value))
                 self.track = self.track.seeing(value, None, step)
-            if first is None and self.clean is None:
-                self.clean = value  # the run begins at the centre
+            first = value if step == 0 else first
             if inside and (plan.best or step == plan.steps):
                 self.track = self.track.keeping(value > self.track.value, iterate.x, value, step)
             keep = self.leave(iterate.x, value, step) if inside else None
             if step == plan.steps or len(self.track.place) == 0:
                 break
             iterate = run.send(keep)
+        track = joined([*self.done, self.track])
+        return (track.taken(track.place.argsort()) if self.done else track), first
 
     def leave(self, x: Tensor, value: Tensor, step: int) -> Tensor | None:
         """Let those go for which the stop rule holds; which ones stay, `(b,)` bool, or None for all."""
@@ -219,16 +186,8 @@ class _Search:
         self.done.append(self.track.keeping(over, x, value, step)._replace(finished=over).taken(over))
         keep = ~over
         self.track, self.threat = self.track.taken(keep), self.threat.take(keep, self.centre)
-        left = (self.centre, self.target, self.index.to(keep.device), self.start)
-        self.centre, self.target, self.index, self.start = take(left, keep)
+        self.centre, self.target = take((self.centre, self.target), keep)
         return keep
-
-    def joined(self) -> Track:
-        """All tracks, in the batch's order."""
-        if not self.done:
-            return self.track
-        whole = Track(*map(torch.cat, zip(*self.done, self.track, strict=True)))
-        return whole.taken(whole.place.argsort())
 
 
 @dataclass(frozen=True)

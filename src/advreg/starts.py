@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from advreg.models import frozen, heads
-from advreg.norms import l2, per_example, rows
+from advreg.norms import l2
 from advreg.randomness import Keys
+from advreg.rows import per_example, rows
 from advreg.threats import Threat, examples
 from advreg.trees import head as part_of
 from advreg.types import Model, Output

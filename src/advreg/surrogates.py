@@ -26,7 +26,8 @@ from torch.nn.functional import huber_loss, logsigmoid
 
 from advreg.contours import rasterise, soft_rasterise
 from advreg.metrics import Activation, mask_like, probabilities, same_shape, soft_dice
-from advreg.pixels import read, refuse_probabilities, wide
+from advreg.pixels import read, refuse_probabilities
+from advreg.rows import wide
 
 __all__ = [
     "SegPGD",

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advreg.norms import dykstra, l2, per_example
+from advreg.norms import l2
+from advreg.projections import dykstra
 from advreg.randomness import Keys
+from advreg.rows import per_example
 from advreg.rules import Here, Rule
 from advreg.threats import Threat
 from advreg.types import Norm, Output, PerExample, Target

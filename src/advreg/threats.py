@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import inspect
 import math
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from advreg.norms import dykstra, per_example, rows
+from advreg.projections import dykstra
 from advreg.randomness import Keys
+from advreg.rows import per_example, rows
 from advreg.types import Directions, Norm
 
 
@@ -193,20 +194,33 @@ class Threat:
             )
 
     def scaled(self, factor: float) -> Threat:
-        """The same threat with its radius times `factor`."""
-        return self if factor == 1 else dataclasses.replace(self, radius=self.radius * factor)
+        """The same threat with its radius times `factor`, 0 or more."""
+        if factor == 1:
+            return self
+        if not factor >= 0:
+            raise ValueError(f"a radius may be scaled by zero or more; got {factor}")
+        return self._with(radius=self.radius * factor)
 
-    def take(self, keep: Tensor, centre: Tensor) -> Threat:
-        """The threat of some of the examples: `keep` selects from the batch of `centre`, `(B, *input)`."""
+    def to(self, device: torch.device) -> Threat:
+        """The same threat, what tensors it holds on a device."""
+        held = [self.radius, *(self.bounds or ()), self.mask]
+        if all(not isinstance(value, Tensor) or value.device == device for value in held):
+            return self
+        radius, lower, upper, mask = (
+            value.to(device) if isinstance(value, Tensor) else value
+            for value in (self.radius, *(self.bounds or (None, None)), self.mask)
+        )
+        return self._with(radius=radius, bounds=self.bounds and (lower, upper), mask=mask)
+
+    def take(self, some: Tensor | slice, centre: Tensor) -> Threat:
+        """The threat of some of the examples of `centre`, `(B, *input)`: flags, places or a range."""
 
         def own(value: Any, rank: int) -> Any:
             each = isinstance(value, Tensor) and value.ndim == rank and len(value) == len(centre)
-            return value[keep.to(value.device)] if each else value
+            return value[some if isinstance(some, slice) else some.to(value.device)] if each else value
 
         bounds = self.bounds and (own(self.bounds[0], centre.ndim), own(self.bounds[1], centre.ndim))
-        return dataclasses.replace(
-            self, radius=own(self.radius, 1), bounds=bounds, mask=own(self.mask, centre.ndim)
-        )
+        return self._with(radius=own(self.radius, 1), bounds=bounds, mask=own(self.mask, centre.ndim))
 
     @property
     def largest(self) -> float:
@@ -215,13 +229,20 @@ class Threat:
 
     def _radii(self, centre: Tensor) -> Tensor:
         wide = torch.promote_types(centre.dtype, torch.float32)
-        return torch.as_tensor(self.radius, dtype=wide, device=centre.device).expand(len(centre))
+        return _on(centre.device, wide, self.radius).expand(len(centre))
 
     def _sides(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if self.bounds is None:
             return None, None
-        lower, upper = (torch.as_tensor(side, dtype=x.dtype, device=x.device) for side in self.bounds)
+        lower, upper = (_on(x.device, x.dtype, side) for side in self.bounds)
         return lower, upper
+
+    def _with(self, **changes: Any) -> Threat:
+        """As `dataclasses.replace`, of values known to be sound: to look at them again would cost a wait."""
+        other = copy.copy(self)
+        for name, value in changes.items():
+            object.__setattr__(other, name, value)
+        return other
 
     @cached_property
     def _projection(self) -> _Projection:
@@ -252,6 +273,13 @@ def examples(flags: Tensor) -> str:
     found = rows(flags).any(1).nonzero().flatten().tolist()
     shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
     return f"{'example' if len(found) == 1 else 'examples'} {shown}"
+
+
+def _on(device: torch.device, dtype: torch.dtype, value: float | Tensor) -> Tensor:
+    """A tensor on a device; a number is made there, since copying it to an accelerator waits."""
+    if isinstance(value, (int, float)):
+        return torch.full((), value, dtype=dtype, device=device)
+    return torch.as_tensor(value, dtype=dtype, device=device)
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:

@@ -33,15 +33,21 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree
 
 
-def take(tree: Any, keep: Tensor) -> Any:
-    """Some examples of a batch: `keep`, `(B,)` bool, selects from each tensor that begins with the batch.
+def take(tree: Any, some: Tensor | slice, count: int | None = None) -> Any:
+    """Some examples of a batch, of each tensor that begins with the batch.
+
+    Args:
+        tree: A tensor, or what holds tensors.
+        some: Which: `(B,)` bool, places in int64, or a range, which costs no copy.
+        count: B; by default the number of flags.
 
     Example:
         >>> import torch
         >>> take({"x": torch.arange(3), "scale": torch.tensor(2)}, torch.tensor([True, False, True]))
         {'x': tensor([0, 2]), 'scale': tensor(2)}
     """
-    return map_tensors(lambda entry: entry[keep] if entry.shape[:1] == keep.shape else entry, tree)
+    whole = len(some) if count is None and isinstance(some, Tensor) else count
+    return map_tensors(lambda entry: entry[some] if entry.shape[:1] == (whole,) else entry, tree)
 
 
 def tensors(tree: Any) -> Iterator[Tensor]:
