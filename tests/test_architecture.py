@@ -33,6 +33,7 @@ ORDER = [
     "tracing",
     "cutting",
     "precision",
+    "checkpointing",
     "pruning",
     "batching",
     "tracks",

@@ -73,3 +73,81 @@ def test_one_example_that_does_not_fit_and_other_errors_are_raised():
     with pytest.raises(RuntimeError, match="something else"):
         pgd_attack(model, x, y, objective=on("contour", J_IND_reg), threat=Threat(linf, 0.1), prune=False)
     assert model.sizes == [4]
+
+
+class Sizes(TwoHeads):
+    """Remembers how many examples came at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.load_state_dict(two_heads().state_dict())
+        self.sizes = []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        return super().forward(x)
+
+
+def attacked(count, **options):
+    """The result, and how many examples came at once."""
+    (x, y), model = batch(count), Sizes().eval()
+    found = pgd_attack(model, x, y, threat=Threat(linf, 0.1), prune=False, **(OPTIONS | options))
+    return found, model.sizes
+
+
+@pytest.mark.parametrize(("micro_batch", "sizes"), [(3, {3, 2}), (4, {4, 3}), (1, {1}), (7, {7}), (100, {7})])
+def test_a_batch_runs_in_parts_as_equal_as_can_be(micro_batch, sizes):
+    whole, _ = attacked(7)
+    parts, came = attacked(7, micro_batch=micro_batch)
+    assert set(came) == sizes
+    assert sum(came) == 7 * (6 + 1 + 1)
+    torch.testing.assert_close(parts.x, whole.x, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(parts.value, whole.value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_restarts_of_few_examples_run_together_and_change_nothing(keep):
+    together, came = attacked(2, restarts=5, keep=keep, micro_batch=6)
+    assert came == [6] * 7 + [4] * 7 + [2]  # three restarts, two, and the clean inputs
+    alone, came = attacked(2, restarts=5, keep=keep, micro_batch=2)
+    assert set(came) == {2}
+    singles = [attacked(2, restarts=number, keep=keep, micro_batch=2)[0] for number in range(1, 6)]
+    assert len({tuple(single.value.tolist()) for single in singles}) > 1  # restarts matter
+    for field in ("x", "value", "gain"):
+        torch.testing.assert_close(getattr(together, field), getattr(alone, field), rtol=1e-5, atol=1e-6)
+    assert torch.equal(together.step, alone.step)
+
+
+def test_with_a_stop_rule_restarts_wait_for_one_another():
+    judge = negate(on("mask", dice))
+    worst = attacked(4, restarts=3, judge=judge)[0].value
+    stop = Within(judge, low=worst.median().item())
+    found, came = attacked(4, restarts=3, judge=judge, stop=stop, micro_batch=100)
+    assert 0 < found.finished.sum() < 4
+    assert max(came) == 4
+    assert sum(came) < 4 * (3 * 7 + 1)
+
+
+def test_by_default_half_a_million_numbers_run_at_once():
+    x = torch.rand(5, 1, 300, 400, generator=torch.Generator().manual_seed(0))
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return x.mean((2, 3))
+
+    pgd_attack(
+        model,
+        x,
+        torch.zeros(5, 1),
+        objective=J_IND_reg,
+        threat=Threat(linf, 0.1),
+        steps=1,
+        random_start=False,
+    )
+    assert sizes == [3, 3, 2, 2]  # 2**19 // 120000 = 4 at most
+
+
+def test_a_micro_batch_holds_at_least_one_example():
+    with pytest.raises(ValueError, match="micro_batch must be 1 or more, or None; got 0"):
+        attacked(2, micro_batch=0)

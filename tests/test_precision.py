@@ -120,8 +120,9 @@ def test_the_judge_and_the_stop_rule_are_asked_again_in_full_precision():
 
 
 def test_float16_keeps_gradients_that_it_cannot_hold():
-    model = nn.Linear(3, 2)
-    x = torch.rand(4, 3, requires_grad=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model, x = nn.Linear(3, 2), torch.rand(4, 3, requires_grad=True)
     scales = torch.tensor([1e-12, 1e-6, 1.0, 1e9])
 
     def gradient(run):
@@ -130,7 +131,8 @@ def test_float16_keeps_gradients_that_it_cannot_hold():
     expected = gradient(model)
     with frozen(model), lowered(model, "float16"):
         came = gradient(cast(model, "float16"))
-    torch.testing.assert_close(came, expected, rtol=1e-2, atol=0)
+    largest = expected.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(came / largest, expected / largest, rtol=0, atol=5e-3)
 
 
 def test_several_outputs_share_one_scale():

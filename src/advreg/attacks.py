@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advreg.batching import Parts, room
+from advreg.checkpointing import checkpointed
 from advreg.models import frozen
 from advreg.objectives import keys_read
 from advreg.precision import Precision, cast, lowered
@@ -63,6 +64,9 @@ def pgd_attack(
     schedule: Callable[[float], float] | None = None,
     prune: bool = True,
     precision: Precision = "float32",
+    channels_last: bool = False,
+    compiled: bool = False,
+    checkpoint: tuple[type[nn.Module], ...] = (),
     micro_batch: int | None = None,
     seed: int = 0,
     index: Tensor | None = None,
@@ -100,6 +104,10 @@ def pgd_attack(
         prune: Whether to leave out what the heads that are read do not need; results are the same.
         precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
             take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
+        channels_last: Whether the network computes with the channels of a pixel side by side.
+        compiled: Whether to run the network through `torch.compile`: up to minutes once, for each shape.
+        checkpoint: Types of submodules whose inside is computed again rather than kept; see
+            `advreg.checkpointing.checkpointed`.
         micro_batch: How many examples, or restarts of them, run at once, at most; by default half a million
             numbers of input on a CPU (32 images of 128 x 128), 4 million elsewhere.
         seed: With `index`, decides the random starts.
@@ -150,9 +158,11 @@ def pgd_attack(
 
     parts = Parts(room(x) if micro_batch is None else micro_batch)
     x, exact = x.detach(), precision == "float32"
-    with frozen(model):
-        with lowered(model, precision):
-            track, clean = search(cast(part, precision), plan, (x, y, threat, start), keys, parts)
+    with frozen(model), checkpointed(model, checkpoint):
+        part = pruned(model, _read(objective, judge, stop), x) if prune else model
+        quick = cast(torch.compile(part) if compiled else part, precision, channels_last=channels_last)
+        with lowered(model, precision, channels_last=channels_last):
+            track, clean = search(quick, plan, (x, y, threat, start), keys, parts)
         look = partial(judged, part, plan)
         if clean is None or not exact:
             clean = torch.cat([value for value, _ in parts.run(look, (x, y, threat, None))])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advreg.attacks import AttackResult, pgd_attack
 from advreg.models import frozen
@@ -31,6 +31,9 @@ class AttackOptions(TypedDict, total=False):
     schedule: Callable[[float], float] | None
     prune: bool
     precision: Precision
+    channels_last: bool
+    compiled: bool
+    checkpoint: tuple[type[nn.Module], ...]
     micro_batch: int | None
     seed: int
     index: Tensor | None

@@ -254,8 +254,8 @@ def mask_like(
         same_shape(output, target)
     if output.ndim < 4:
         raise ValueError(
-            f"a mask must be (B, C, *spatial) with two spatial dimensions or more; got {tuple(output.shape)}: "
-            "add the channel with mask.unsqueeze(1) to output and target, for a 1D signal a last dimension too"
+            f"a mask must be (B, C, *spatial) with two spatial dimensions or more; got {tuple(output.shape)}:"
+            " add the channel with mask.unsqueeze(1) to output and target, for a 1D signal a dimension too"
         )
     if numbers:
         target = target.long().unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Running a model in lower precision for a while, and leaving it as it was."""
+"""Running a model in lower precision or another memory layout for a while, and leaving it as it was."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @contextmanager
-def lowered(model: Model, precision: Precision) -> Iterator[None]:
+def lowered(model: Model, precision: Precision, *, channels_last: bool = False) -> Iterator[None]:
     """Give a model weights and buffers of a lower precision, and then its own again, bit for bit.
 
     Inside, the parameters are copies that require no gradient; shared ones stay shared. Afterwards, also when
@@ -30,6 +30,8 @@ def lowered(model: Model, precision: Precision) -> Iterator[None]:
     Args:
         model: A `torch.nn.Module`; any other callable is left alone.
         precision: "float32" leaves it alone; "bfloat16" and "float16" copy what is floating point.
+        channels_last: Whether to copy the kernels of 2D and 3D convolutions so that their channels lie side
+            by side.
 
     Raises:
         ValueError: Another precision.
@@ -45,14 +47,15 @@ def lowered(model: Model, precision: Precision) -> Iterator[None]:
         torch.float32
     """
     dtype = dtype_of(precision)
-    modules = list(model.modules()) if isinstance(model, nn.Module) and dtype is not None else []
+    changes = dtype is not None or channels_last
+    modules = list(model.modules()) if isinstance(model, nn.Module) and changes else []
     copies: dict[int, Tensor] = {}
 
     def lower(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None or not tensor.is_floating_point() or dtype is None:
+        if tensor is None or not tensor.is_floating_point():
             return tensor
         if id(tensor) not in copies:
-            copy = tensor.detach().to(dtype)
+            copy = _laid(tensor.detach().to(dtype), channels_last=channels_last)
             own = isinstance(tensor, nn.Parameter)
             copies[id(tensor)] = nn.Parameter(copy, requires_grad=False) if own else copy
         return copies[id(tensor)]
@@ -71,7 +74,7 @@ def lowered(model: Model, precision: Precision) -> Iterator[None]:
             place.update(content)
 
 
-def cast(model: Model, precision: Precision) -> Model:
+def cast(model: Model, precision: Precision, *, channels_last: bool = False) -> Model:
     """A callable that hands a `lowered` model inputs of its precision, and outputs in that of the input.
 
     In float16 the gradient of each example is scaled to a size that survives on its way through the network,
@@ -79,12 +82,12 @@ def cast(model: Model, precision: Precision) -> Model:
     """
     dtype = dtype_of(precision)
     if dtype is None:
-        return model
+        return (lambda x: model(_laid(x, channels_last=True))) if channels_last else model
 
     def run(x: Tensor) -> Output:
         scale: list[Tensor] = []
         low = _Enter.apply(x, dtype, scale)  # type: ignore[no-untyped-call]  # torch's own gap
-        output = model(low)
+        output = model(_laid(low, channels_last=channels_last))
         floating = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
         leave: Callable[..., tuple[Tensor, ...]] = _Leave.apply
         raised = iter(leave(x.dtype, dtype is torch.float16, scale, *floating) if floating else ())
@@ -98,6 +101,14 @@ def dtype_of(precision: Precision) -> torch.dtype | None:
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {get_args(Precision)}; got {precision!r}")
     return None if precision == "float32" else getattr(torch, precision)
+
+
+def _laid(tensor: Tensor, *, channels_last: bool) -> Tensor:
+    """A batch or a kernel with its channels side by side; what is neither 2D nor 3D, as it is."""
+    forms = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if not channels_last or tensor.ndim not in forms:
+        return tensor
+    return tensor.contiguous(memory_format=forms[tensor.ndim])
 
 
 class _Enter(Function):

@@ -110,7 +110,7 @@ class _Cuts:
         parts: list[Any] = [wanted, example.dtype, example.device, example.ndim, ambient()[2:]]
         for module in model.modules():
             attributes = vars(module)
-            parts += (type(module), id(module))
+            parts += (type(module), id(module), "forward" in attributes)
             for name, value in attributes.items():
                 if type(value) in _PLAIN and (id(module), name) not in self.counters:
                     parts += (name, value)

@@ -109,7 +109,8 @@ class Traced(fx.Tracer):
         del module_qualified_name
         own = type(m).__module__.startswith("torch.")
         through = type(m) is nn.Sequential or not (own or self.coarse)
-        return not through or bool(hooks(m)) or vars(m).get("_compiled_call_impl") is not None
+        own_way = "forward" in vars(m) or vars(m).get("_compiled_call_impl") is not None
+        return not through or own_way or bool(hooks(m))
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Give a symbol for a parameter or buffer, but not to a module that is being run."""
