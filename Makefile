@@ -46,6 +46,7 @@ bench: .venv/bench  ## speed and memory as ratios in one run; needs a quiet mach
 strength: .venv/bench  ## damage per forward pass, ours and peers', on two trained models: some hours
 	$(BIN)/lumbar-disk study --size small --data spider --root $(SPIDER) --out results/small-spider \
 		--models P10_std --models P10_adv_rs --no-report
+	$(BIN)/python benchmarks/agreement.py --study results/small-spider
 	$(BIN)/python benchmarks/strength.py --study results/small-spider
 
 clean:  ## remove what the targets made

@@ -16,8 +16,10 @@ import sys
 import time
 from pathlib import Path
 
-from speed import HEADS, UNet, by_hand, data, network, ours
 from speed_table import chosen, publish, save, setting
+from speed_work import HEADS, by_hand, data, network, ours
+
+from lumbar_disk.unet import Block, Merge, UNet, Up
 
 BY_HAND = "by hand, trainable parameters"
 CONTESTANTS = {
@@ -26,6 +28,12 @@ CONTESTANTS = {
     "advreg, prune=False": lambda *case: ours(*case, prune=False),
     "advreg": ours,
     "advreg, bfloat16": lambda *case: ours(*case, precision="bfloat16"),
+    "advreg, micro_batch=64": lambda *case: ours(*case, micro_batch=64),
+    "advreg, micro_batch=64, checkpoint": lambda *case: ours(
+        *case, micro_batch=64, checkpoint=(Block, Merge, Up)
+    ),
+    "advreg, micro_batch=16": lambda *case: ours(*case, micro_batch=16),
+    "advreg, micro_batch=8, bfloat16": lambda *case: ours(*case, micro_batch=8, precision="bfloat16"),
 }
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 

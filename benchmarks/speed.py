@@ -5,6 +5,8 @@
   and whose gradient is that of the input alone; all others get the network as a user has it, with parameters
   that require gradients. Loop and `pgd_attack` begin at the clean input and evaluate the last iterate; the
   other libraries begin where they always do and, as `peers.py` says, may need a pass to be told the loss.
+  *peers-64*: the same with a larger batch, which `pgd_attack` runs in parts.
+- *ways*: the ways in which `pgd_attack` may run a network; also the restarts of one image.
 - *scaling*: seconds of a step of `pgd_attack` against batch, size of the image, threads and precision, and
   the fitted model `t = a + b * batch * pixels`.
 - *training*: a step of `L_adv_rs`, in float32 and bfloat16, over the naive one of `training.py`.
@@ -18,106 +20,26 @@ measured anew. Each is kept in `results/speed/`; all there are, those of `memory
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
 from peers import LIBRARIES, Peer, peers
 from speed_table import chosen, fitted, load, publish, save, setting, spread
+from speed_ways import section_ways
+from speed_work import BY_HAND, HEADS, LOSS, RADIUS, Clock, Undeclared, by_hand, data, in_turn, network, ours
 from training import OBJECTIVES, naive
 from training import RADIUS as TRAINING_RADIUS
 
-from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on, pgd_attack
+from advreg import Keys, Threat, linf
 from advreg.training import L_adv_rs
 from lumbar_disk.train import loss
 from lumbar_disk.unet import UNet
 
-HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
-LOSS = {"mask": "Dice", "contour": "squared error"}
-RADIUS, REACH = 0.03, 2.5  # a step is REACH * radius / steps
-BY_HAND = "by hand, gradient of the input alone"
 SIZES = ((1, 64), (4, 64), (16, 64), (64, 64), (256, 64), (4, 128), (4, 256), (4, 512))
 """Batches and sides of the image, for the scaling."""
-
-
-class Undeclared(UNet):
-    """The same network, whose forward does not take `heads`."""
-
-    def forward(self, x):
-        return super().forward(x)
-
-
-class Clock:
-    """When the gradient of a network's input came: of its `stem`'s, which every head needs."""
-
-    def __init__(self, *networks):
-        self.times = []
-        for network in networks:
-            network.stem.register_forward_pre_hook(self._tick)
-
-    def _tick(self, _, inputs):
-        if inputs[0].requires_grad:
-            inputs[0].register_hook(lambda _: self.times.append(time.perf_counter()))
-
-    def timed(self, call: Callable, steps: int) -> dict:
-        """The seconds of a call, and of one of its steps: the median from one gradient to the next."""
-        self.times.clear()
-        start = time.perf_counter()
-        found = call()
-        whole = time.perf_counter() - start
-        if len(self.times) != steps:
-            raise RuntimeError(f"{len(self.times)} gradients of the input where {steps} were agreed")
-        step = statistics.median(b - a for a, b in pairwise(self.times)) if steps > 1 else whole
-        return {"found": found, "attack": whole, "step": step}
-
-
-def data(batch: int, size: int = 128) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    chance = torch.Generator().manual_seed(0)
-    x, mask = torch.rand(2, batch, 1, size, size, generator=chance)
-    return x, {"contour": size * torch.rand(batch, 176, 2, generator=chance), "mask": (mask > 0.5).float()}
-
-
-def network(kind: type[UNet], width: int, size: int = 128) -> UNet:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return kind(width=width, size=size).eval()
-
-
-def by_hand(model, x, y, head: str, steps: int, *, trainable: bool = False) -> torch.Tensor:
-    """PGD as one would write it; the objective is evaluated at the last iterate, which a report needs."""
-    model.requires_grad_(trainable)
-    objective, alpha, adversarial = HEADS[head], REACH * RADIUS / steps, x
-    for _ in range(steps):
-        adversarial = adversarial.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(objective(model(adversarial), y).sum(), adversarial)
-        with torch.no_grad():
-            moved = adversarial + alpha * gradient.sign()
-            adversarial = (x + (moved - x).clamp(-RADIUS, RADIUS)).clamp(0, 1)
-    with torch.no_grad():
-        objective(model(adversarial), y)
-    return adversarial
-
-
-def ours(model, x, y, head: str, steps: int, **options) -> torch.Tensor:
-    """The same attack by this library."""
-    threat, rule = Threat(linf, RADIUS), Steepest(REACH / steps)
-    found = pgd_attack(
-        model,
-        x,
-        y,
-        objective=HEADS[head],
-        threat=threat,
-        rule=rule,
-        steps=steps,
-        random_start=False,
-        keep="last",
-        **options,
-    )
-    return found.x
 
 
 def theirs(head: str) -> dict[str, Peer]:
@@ -150,15 +72,9 @@ def contestants(model, undeclared, x, y, head: str) -> dict[str, Callable[[int],
     return made
 
 
-def in_turn(names: list[str], number: int) -> list[str]:
-    """The order of a round."""
-    place = number % len(names)
-    return names[place:] + names[:place]
-
-
-def section_peers(options: argparse.Namespace) -> dict:
+def section_peers(options: argparse.Namespace, batch: str = "batch") -> dict:
     model, undeclared = network(UNet, options.width), network(Undeclared, options.width)
-    clock, (x, y) = Clock(model, undeclared), data(options.batch)
+    clock, (x, y) = Clock(model, undeclared), data(getattr(options, batch))
     heads = {}
     for head, objective in HEADS.items():
         runs = contestants(model, undeclared, x, y, head)
@@ -273,6 +189,8 @@ def section_training(options: argparse.Namespace) -> dict:
 
 SECTIONS = {
     "peers": (section_peers, ("batch", "steps", "rounds", "width")),
+    "peers-64": (partial(section_peers, batch="large_batch"), ("large_batch", "steps", "rounds", "width")),
+    "ways": (section_ways, ("batch", "rounds", "width")),
     "scaling": (section_scaling, ("scaling_width", "seconds")),
     "training": (section_training, ("training_batch", "training_steps", "training_rounds", "width")),
 }
@@ -286,6 +204,7 @@ def main() -> None:
     parser.add_argument("--section", choices=SECTIONS, action="append", help="may be given several times")
     parser.add_argument("--width", type=int, default=64, help="of the network; the paper's is 64")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--large-batch", type=int, default=64, help="of the section peers-64")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scaling-width", type=int, default=16)

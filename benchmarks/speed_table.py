@@ -15,7 +15,7 @@ import torch
 
 from advreg import __version__
 
-SECTIONS = ("peers", "scaling", "training", "memory")
+SECTIONS = ("peers", "peers-64", "ways", "scaling", "training", "memory")
 COLOURS = {"by hand": "#9a9a9a", "advreg": "#2a6fbb"}
 OTHERS = "#d9a05b"
 PEERS = """\
@@ -28,6 +28,9 @@ its last step."""
 SCALING = """\
 Milliseconds of a step of `pgd_attack` on the network at width {width} (the paper's is 64), by batch x side of
 the image in pixels."""
+WAYS = """\
+A step at batch {batch}: the time of five steps less that of one, over four. The last two rows are over the
+first of them. "first call" has what a way needs once: tracing, compiling."""
 LEGEND = "bars: a step (median, quartiles); diamonds: the whole attack of {} steps"
 
 
@@ -87,7 +90,14 @@ def save(out: Path, section: str, content: dict[str, Any]) -> None:
 def publish(out: Path) -> str:
     """Make table and plot of all sections that there are; the table."""
     found = {name: content for name in SECTIONS if (content := load(out, name))}
-    makers = {"peers": _peers, "scaling": _scaling, "training": _training, "memory": _memory}
+    makers = {
+        "peers": _peers,
+        "peers-64": _peers,
+        "ways": _ways,
+        "scaling": _scaling,
+        "training": _training,
+        "memory": _memory,
+    }
     text = (
         "\n\n".join(f"{makers[name](content)}\n\n{content['setting']}" for name, content in found.items())
         + "\n"
@@ -138,9 +148,10 @@ def plot(content: dict[str, Any], path: Path) -> None:
 
 
 def _peers(content: dict[str, Any]) -> str:
-    steps = content["options"]["steps"]
+    options = content["options"]
+    steps, batch = options["steps"], options.get("batch") or options["large_batch"]
     lines = [
-        "## An attack, over a loop written by hand",
+        f"## An attack on {batch} images, over a loop written by hand",
         "",
         PEERS.format(steps=steps),
     ]
@@ -167,6 +178,27 @@ def _peers(content: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
     missing = f" Not installed: {', '.join(content['missing'])}." if content["missing"] else ""
     return "\n".join([*lines, "", f"Peers: {versions or 'none'}.{missing}"])
+
+
+def _ways(content: dict[str, Any]) -> str:
+    heads = content["heads"]
+    body = [
+        [
+            name,
+            *(f"{_ratio(rows[name]['ratio'])} | {rows[name]['first call']:.1f}" for rows in heads.values()),
+        ]
+        for name in next(iter(heads.values()))
+    ]
+    titles = [title for head in heads for title in (f"{head}: a step", "first call in s")]
+    return "\n".join(
+        [
+            "## Ways to run the network, over the loop by hand",
+            "",
+            WAYS.format(batch=content["options"]["batch"]),
+            "",
+            _table(["way", *titles], body),
+        ]
+    )
 
 
 def _scaling(content: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,10 @@ from peers_tried import tried
 from peers_views import Counting
 from strength_methods import Entry, entries
 from torch import Tensor, nn
+from trained import Heads, Study, measured, read
 
-from advreg import Threat, __version__, contour_dice, dice, linf, point_error
-from lumbar_disk import models, prepare
+from advreg import Threat, __version__, linf
 from lumbar_disk.files import sha256, write
-
-Heads = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,39 +56,6 @@ class Cell:
         text = "".join(c if c.isalnum() or c in ".-" else "_" for c in entry.method)
         short = hashlib.sha256(entry.method.encode()).hexdigest()[:8]
         return work / self.model / f"{entry.head}_{self.radius:g}_{self.passes}" / f"{text[:60]}_{short}.json"
-
-
-@dataclass(frozen=True)
-class Study:
-    """The study's test discs and trained networks."""
-
-    folder: Path
-
-    @cached_property
-    def data(self) -> prepare.Prepared:
-        return prepare.load(self.folder / "data.npz")
-
-    def weights(self, model: str) -> Path:
-        return self.folder / "models" / model / "weights.pt"
-
-    def net(self, model: str) -> nn.Module:
-        recipe = read(self.folder / "study.json")["recipe"]
-        net = models.network(recipe["width"], recipe["size"], recipe["seed"])
-        net.load_state_dict(torch.load(self.weights(model), weights_only=True)["net"])
-        return net.eval().requires_grad_(requires_grad=False)
-
-
-def measured(net: nn.Module, x: Tensor, y: Heads, head: str) -> dict[str, list[float]]:
-    """Each metric of a head, example by example."""
-    with torch.no_grad():
-        output = net(x)[head]
-    if head == "mask":
-        return {"dice": dice(output, y[head]).tolist()}
-    size = (x.shape[-2], x.shape[-1])
-    return {
-        "point_error": point_error(output, y[head]).tolist(),
-        "contour_dice": contour_dice(output, y[head], size=size).tolist(),
-    }
 
 
 def run(cell: Cell, net: nn.Module, x: Tensor, y: Heads, seed: int) -> dict[str, Any]:
@@ -132,10 +97,6 @@ def held(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
-
-
-def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 digest = cache(sha256)

@@ -55,7 +55,7 @@ def evaluate(
         journal: A folder in which each finished batch is written down. After an interruption the same call
             goes on from there. A journal of other weights, attacks, metrics or data is refused.
         seed: Handed to the attack.
-        device: Where batches are moved; by default they stay.
+        device: Where batches are moved; by default they stay. Pinned ones are copied without waiting.
         progress: Show a bar with the time left; needs tqdm.
 
     Returns:

@@ -167,7 +167,7 @@ class _Plan:
         """The values of each column on the inputs that the cell stands for, each `(B,)`."""
         x, y, index, device = batch.x, batch.y, batch.index, self.settings.device
         if device is not None:
-            x, y = x.to(device), map_tensors(lambda tensor: tensor.to(device), y)
+            x, y = map_tensors(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()), (x, y))
         if cell.run is not None:
             result = cell.run(self.model, x, y, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cell.attack)
