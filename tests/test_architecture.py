@@ -29,6 +29,7 @@ ORDER = [
     "objectives",
     "surrogates",
     "models",
+    "packing",
     "writes",
     "tracing",
     "cutting",

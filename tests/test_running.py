@@ -9,7 +9,8 @@ import torch
 from networks import TwoHeads, batch, two_heads
 from torch import nn
 
-from advreg import J_IND_reg, J_IND_seg, Threat, l2, linf, on, ood_attack, pgd_attack
+from advreg import Adamax, J_IND_reg, J_IND_seg, Momentum, Threat, l2, linf, on, ood_attack, pgd_attack
+from advreg.adaptive import Adaptive
 from advreg.checkpointing import checkpointed
 
 OPTIONS = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 4}
@@ -187,3 +188,58 @@ def test_an_out_of_distribution_attack_takes_them_too():
         model, None, x_out, target=target, checkpoint=(Block,), channels_last=True, micro_batch=2, **options
     )
     torch.testing.assert_close(found.value, expected.value)
+
+
+class Replayed(nn.Module):
+    """As CUDA graphs are replayed: outputs and gradients lie in the same memory each time."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.memory = inner.requires_grad_(False), {}
+
+    def put(self, name, tensor):
+        place = self.memory.setdefault((name, tensor.shape), torch.empty_like(tensor))
+        return place.copy_(tensor)
+
+    def forward(self, x):
+        replayed = self
+
+        class Run(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.save_for_backward(x)
+                for place in replayed.memory.values():
+                    place.fill_(torch.nan)
+                return tuple(replayed.put(key, value) for key, value in replayed.inner(x).items())
+
+            @staticmethod
+            def backward(ctx, *gradients):
+                (x,) = ctx.saved_tensors
+                with torch.enable_grad():
+                    x = x.detach().requires_grad_()
+                    outputs = list(replayed.inner(x).values())
+                    return replayed.put("gradient", *torch.autograd.grad(outputs, x, gradients))
+
+        return dict(zip(("contour", "mask"), Run.apply(x), strict=True))
+
+
+@pytest.mark.parametrize("rule", [Adamax(0.2), Momentum(), Adaptive()], ids=repr)
+@pytest.mark.parametrize("random", [True, False])
+def test_a_model_may_answer_in_the_same_memory_each_time(rule, random):
+    def judge(output, target):
+        return output["contour"][:, 0, 0]  # a view of that memory
+
+    x, y = batch(3)
+    options = OPTIONS | {"rule": rule, "random_start": random, "judge": judge}
+    expected = pgd_attack(two_heads(), x, y, prune=False, **options)
+    found = pgd_attack(Replayed(two_heads()), x, y, prune=False, **options)
+    for field in ("x", "value", "gain", "step"):
+        assert torch.equal(getattr(found, field), getattr(expected, field))
+
+
+def test_a_mode_of_compilation_is_handed_on(monkeypatch):
+    modes, (x, y) = [], batch(2)
+    monkeypatch.setattr(torch, "compile", lambda part, mode=None: modes.append(mode) or part)
+    for compiled in (False, True, "reduce-overhead"):
+        pgd_attack(two_heads(), x, y, compiled=compiled, **OPTIONS)
+    assert modes == [None, "reduce-overhead"]

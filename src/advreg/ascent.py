@@ -37,7 +37,7 @@ class Iterate:
     @property
     def value(self) -> Tensor:
         """The function at `x`, `(B,)`: evaluated when it is first read, or when the next iterate needs it."""
-        value = self._evaluate()[1].detach()
+        value = self._evaluate()[1].detach().clone()  # as in `slope`: it may be a view of an output
         return value if self._weights is None else weighed(value, self._weights)
 
     def slope(self) -> Tensor:
@@ -45,7 +45,7 @@ class Iterate:
         point, value = self._evaluate()
         gradient = _gradient(value, point) if self._weights is None else _joined(value, point, self._weights)
         self._graph = point.detach(), value.detach()
-        return gradient
+        return gradient.clone()  # a graph that is replayed gives it in the same memory again
 
     def _evaluate(self) -> tuple[Tensor, Tensor]:
         if self._graph is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -14,6 +15,7 @@ from advreg.batching import Parts, room
 from advreg.checkpointing import checkpointed
 from advreg.models import frozen
 from advreg.objectives import keys_read
+from advreg.packing import packed
 from advreg.precision import Precision, cast, lowered
 from advreg.pruning import pruned
 from advreg.randomness import Keys
@@ -63,9 +65,10 @@ def pgd_attack(
     stop: Callable[[Output, Target], Tensor] | None = None,
     schedule: Callable[[float], float] | None = None,
     prune: bool = True,
+    pack: bool = True,
     precision: Precision = "float32",
     channels_last: bool = False,
-    compiled: bool = False,
+    compiled: bool | str = False,
     checkpoint: tuple[type[nn.Module], ...] = (),
     micro_batch: int | None = None,
     seed: int = 0,
@@ -102,10 +105,13 @@ def pgd_attack(
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
             `Shrinking`. Only points inside the threat itself are results.
         prune: Whether to leave out what the heads that are read do not need; results are the same.
+        pack: Whether a small batch on a CPU may keep kernels laid out for the processor; see
+            `advreg.packing.packed`.
         precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
             take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
         channels_last: Whether the network computes with the channels of a pixel side by side.
-        compiled: Whether to run the network through `torch.compile`: up to minutes once, for each shape.
+        compiled: Whether to run the network through `torch.compile`, up to minutes once for each shape; or
+            its mode. "reduce-overhead" replays CUDA graphs on an NVIDIA GPU, where batches are small.
         checkpoint: Types of submodules whose inside is computed again rather than kept; see
             `advreg.checkpointing.checkpointed`.
         micro_batch: How many examples, or restarts of them, run at once, at most; by default half a million
@@ -154,13 +160,13 @@ def pgd_attack(
     plan = Plan(objective, judge, rule, steps, restarts, random_start, keep == "best", stop, schedule)
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
-    part = pruned(model, _read(objective, judge, stop), x) if prune else model
-
     parts = Parts(room(x) if micro_batch is None else micro_batch)
     x, exact = x.detach(), precision == "float32"
-    with frozen(model), checkpointed(model, checkpoint):
+    with frozen(model), checkpointed(model, checkpoint), ExitStack() as layouts:
         part = pruned(model, _read(objective, judge, stop), x) if prune else model
-        quick = cast(torch.compile(part) if compiled else part, precision, channels_last=channels_last)
+        if pack and not compiled and not channels_last:
+            layouts.enter_context(packed(model, x))
+        quick = cast(_compiled(part, compiled), precision, channels_last=channels_last)
         with lowered(model, precision, channels_last=channels_last):
             track, clean = search(quick, plan, (x, y, threat, start), keys, parts)
         look = partial(judged, part, plan)
@@ -173,6 +179,12 @@ def pgd_attack(
         track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
     report(track, tried=steps > 0)
     return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
+
+
+def _compiled(part: Model, how: bool | str) -> Model:
+    if isinstance(how, str):
+        return torch.compile(part, mode=how)
+    return torch.compile(part) if how else part
 
 
 def _read(*functions: Callable[[Output, Target], Tensor] | None) -> frozenset[str | int] | None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,35 @@ def evaluating(model: Model) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Give modules other parameters and buffers for a while, and then their own again, the same objects.
+
+    Args:
+        modules: Whose; not those of their submodules.
+        replace: From each to what stands in for it; asked once where several modules share one.
+    """
+    stands: dict[int, Tensor] = {}
+
+    def other(tensor: Tensor | None) -> Tensor | None:
+        if tensor is not None and id(tensor) not in stands:
+            stands[id(tensor)] = replace(tensor)
+        return None if tensor is None else stands[id(tensor)]
+
+    own: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (place, dict(place))
+        for module in modules
+        for place in (module._parameters, module._buffers)  # noqa: SLF001 - as nn.Module.to does
+    ]
+    try:
+        for place, content in own:
+            place.update({name: other(tensor) for name, tensor in content.items()})
+        yield
+    finally:
+        for place, content in own:
+            place.update(content)
 
 
 def heads(model: Model, keys: Iterable[str | int] | None) -> Model:

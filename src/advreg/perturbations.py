@@ -13,6 +13,7 @@ from torch import Tensor
 from advreg.ascent import ascend
 from advreg.models import frozen
 from advreg.objectives import keys_read
+from advreg.packing import packed
 from advreg.precision import Precision, cast, lowered
 from advreg.pruning import pruned
 from advreg.randomness import Keys
@@ -59,7 +60,7 @@ class Adversary:
         self.threat.validate(x)
         part = pruned(model, keys_read(self.objective), x)
         centre, run = x.detach(), cast(part, self.precision)
-        with frozen(model), lowered(model, self.precision):
+        with frozen(model), packed(model, x), lowered(model, self.precision):
             start = self.threat.sample(centre, keys) if self.random_start else None
             climb = ascend(
                 lambda point: self.objective(run(point), y),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from advreg.models import swapped
 from advreg.rows import per_example, rows
 from advreg.trees import map_tensors, tensors
 from advreg.types import Model, Output
@@ -48,30 +49,16 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
     """
     dtype = dtype_of(precision)
     changes = dtype is not None or channels_last
-    modules = list(model.modules()) if isinstance(model, nn.Module) and changes else []
-    copies: dict[int, Tensor] = {}
+    modules = model.modules() if isinstance(model, nn.Module) and changes else ()
 
-    def lower(tensor: Tensor | None) -> Tensor | None:
-        if tensor is None or not tensor.is_floating_point():
+    def lower(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
             return tensor
-        if id(tensor) not in copies:
-            copy = _laid(tensor.detach().to(dtype), channels_last=channels_last)
-            own = isinstance(tensor, nn.Parameter)
-            copies[id(tensor)] = nn.Parameter(copy, requires_grad=False) if own else copy
-        return copies[id(tensor)]
+        copy = _laid(tensor.detach().to(dtype), channels_last=channels_last)
+        return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
 
-    own: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (place, dict(place))
-        for module in modules
-        for place in (module._parameters, module._buffers)  # noqa: SLF001 - as nn.Module.to does
-    ]
-    try:
-        for place, content in own:
-            place.update({name: lower(tensor) for name, tensor in content.items()})
+    with swapped(modules, lower):
         yield
-    finally:
-        for place, content in own:
-            place.update(content)
 
 
 def cast(model: Model, precision: Precision, *, channels_last: bool = False) -> Model:

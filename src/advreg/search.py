@@ -61,11 +61,11 @@ class Plan(NamedTuple):
         with torch.no_grad():
             if self.judge is not None:
                 value = self.judge(map_tensors(Tensor.detach, output), target)
-                return one_per_example(value, count, "a judge")
+                return one_per_example(value, count, "a judge").clone()  # of what may be overwritten
             value = at(self.objective, 1.0)(output, target)
             if isinstance(self.objective, Normalised):
                 return weighed(value, self.objective.weights)
-            return one_per_example(value, count, "an objective")
+            return one_per_example(value, count, "an objective").clone()
 
 
 @torch.inference_mode(mode=False)
