@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from speed_table import chosen, publish, save, setting
+from speed_table import chosen, folder, publish, save, setting, units
 from speed_work import HEADS, by_hand, data, network, ours
 
 from lumbar_disk.unet import Block, Merge, UNet, Up
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "speed")
+    parser.add_argument("--out", type=Path, default=folder())
     parser.add_argument("--only", nargs=2, metavar=("NAME", "HEAD"), help="measure one, in this process")
     options = parser.parse_args()
     if options.only:
@@ -75,9 +75,10 @@ def main() -> None:
     values = chosen(options, ("batch", "steps", "width"))
     given = [word for key, value in values.items() for word in (f"--{key}", str(value))]
     heads = {}
+    names = [name for name in CONTESTANTS if units() or "bfloat16" not in name]
     for head in HEADS:
         rows = heads[head] = {}
-        for name in CONTESTANTS:
+        for name in names:
             command = [sys.executable, __file__, *given, "--only", name, head]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - itself
             rows[name] = json.loads(done.stdout.splitlines()[-1])

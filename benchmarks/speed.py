@@ -5,7 +5,7 @@
   and whose gradient is that of the input alone; all others get the network as a user has it, with parameters
   that require gradients. Loop and `pgd_attack` begin at the clean input and evaluate the last iterate; the
   other libraries begin where they always do and, as `peers.py` says, may need a pass to be told the loss.
-  *peers-64*: the same with a larger batch, which `pgd_attack` runs in parts.
+  *peers-1*: the same with one image. *peers-64*: with a batch that `pgd_attack` runs in parts.
 - *ways*: the ways in which `pgd_attack` may run a network; also the restarts of one image.
 - *scaling*: seconds of a step of `pgd_attack` against batch, size of the image, threads and precision, and
   the fitted model `t = a + b * batch * pixels`.
@@ -13,8 +13,8 @@
 
 All of a section run in every round, in turning order, and ratios are taken within a round. Without
 `--section`, those run that have not run with the same settings, so a stopped run goes on; a section named is
-measured anew. Each is kept in `results/speed/`; all there are, those of `memory.py` too, make
-`results/speed.md`, `.json` and `.png`.
+measured anew. Each is kept in `results/speed/`, or `results/speed-float32/` on a processor without units for
+bfloat16, where that is left out; all there are, those of `memory.py` too, make a table and a plot beside it.
 
     python benchmarks/speed.py [--section peers] [--batch 16] [--steps 5] [--rounds 5] [--width 64]
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 from peers import LIBRARIES, Peer, peers
-from speed_table import chosen, fitted, load, publish, save, setting, spread
+from speed_table import chosen, fitted, folder, load, publish, save, setting, spread, units
 from speed_ways import section_ways
 from speed_work import BY_HAND, HEADS, LOSS, RADIUS, Clock, Undeclared, by_hand, data, in_turn, network, ours
 from training import OBJECTIVES, naive
@@ -40,6 +40,7 @@ from lumbar_disk.unet import UNet
 
 SIZES = ((1, 64), (4, 64), (16, 64), (64, 64), (256, 64), (4, 128), (4, 256), (4, 512))
 """Batches and sides of the image, for the scaling."""
+PRECISIONS = ("float32", "bfloat16") if units() else ("float32",)
 
 
 def theirs(head: str) -> dict[str, Peer]:
@@ -64,9 +65,11 @@ def contestants(model, undeclared, x, y, head: str) -> dict[str, Callable[[int],
         BY_HAND: partial(by_hand, model, x, y, head),
         "advreg, prune=False": lambda steps: run(model, steps=steps, prune=False),
         "advreg": lambda steps: run(model, steps=steps),
+        "advreg, pack=False": lambda steps: run(model, steps=steps, pack=False),
         "advreg, no heads= declared": lambda steps: run(undeclared, steps=steps),
-        "advreg, bfloat16": lambda steps: run(model, steps=steps, precision="bfloat16"),
     }
+    if units():
+        made["advreg, bfloat16"] = lambda steps: run(model, steps=steps, precision="bfloat16")
     for name, peer in theirs(head).items():
         made[name] = lambda steps, peer=peer: peer.attack(model, x, y, RADIUS, steps, seed=0)
     return made
@@ -126,7 +129,7 @@ def section_scaling(options: argparse.Namespace) -> dict:
             clock, (x, y) = Clock(model), data(batch, size)
             for threads in (1, 2):
                 torch.set_num_threads(threads)
-                for precision in ("float32", "bfloat16"):
+                for precision in PRECISIONS:
                     for head in HEADS:
                         run = partial(ours, model, x, y, head, precision=precision)
                         guess = clock.timed(partial(run, steps=2), 2)["step"]
@@ -162,7 +165,7 @@ def section_training(options: argparse.Namespace) -> dict:
         return total.item(), [parameter.grad.clone() for parameter in model.parameters()]
 
     runs = {"naive": lambda steps: naive(model, x, y, starts, steps)}
-    runs |= {f"L_adv_rs, {p}": partial(step, precision=p) for p in ("float32", "bfloat16")}
+    runs |= {f"L_adv_rs, {p}": partial(step, precision=p) for p in PRECISIONS}
     found = {name: run(2) for name, run in runs.items()}  # which warms up as well
     flat = {
         name: torch.cat([g.flatten().double() for g in gradients]) for name, (_, gradients) in found.items()
@@ -189,6 +192,7 @@ def section_training(options: argparse.Namespace) -> dict:
 
 SECTIONS = {
     "peers": (section_peers, ("batch", "steps", "rounds", "width")),
+    "peers-1": (partial(section_peers, batch="small_batch"), ("small_batch", "steps", "rounds", "width")),
     "peers-64": (partial(section_peers, batch="large_batch"), ("large_batch", "steps", "rounds", "width")),
     "ways": (section_ways, ("batch", "rounds", "width")),
     "scaling": (section_scaling, ("scaling_width", "seconds")),
@@ -204,6 +208,7 @@ def main() -> None:
     parser.add_argument("--section", choices=SECTIONS, action="append", help="may be given several times")
     parser.add_argument("--width", type=int, default=64, help="of the network; the paper's is 64")
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--small-batch", type=int, default=1, help="of the section peers-1")
     parser.add_argument("--large-batch", type=int, default=64, help="of the section peers-64")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5)
@@ -214,7 +219,7 @@ def main() -> None:
     parser.add_argument("--training-batch", type=int, default=8)
     parser.add_argument("--training-steps", type=int, default=20)
     parser.add_argument("--training-rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "speed")
+    parser.add_argument("--out", type=Path, default=folder())
     options = parser.parse_args()
     for name, (measure, needed) in SECTIONS.items():
         values = chosen(options, needed)

@@ -15,7 +15,7 @@ import torch
 
 from advreg import __version__
 
-SECTIONS = ("peers", "peers-64", "ways", "scaling", "training", "memory")
+SECTIONS = ("peers", "peers-1", "peers-64", "ways", "scaling", "training", "memory")
 COLOURS = {"by hand": "#9a9a9a", "advreg": "#2a6fbb"}
 OTHERS = "#d9a05b"
 PEERS = """\
@@ -29,8 +29,8 @@ SCALING = """\
 Milliseconds of a step of `pgd_attack` on the network at width {width} (the paper's is 64), by batch x side of
 the image in pixels."""
 WAYS = """\
-A step at batch {batch}: the time of five steps less that of one, over four. The last two rows are over the
-first of them. "first call" has what a way needs once: tracing, compiling."""
+A step at batch {batch}: the time of five steps less that of one, over four. Of the rows about one image, each
+second is over the one before it. "first call" has what a way needs once: tracing, compiling."""
 LEGEND = "bars: a step (median, quartiles); diamonds: the whole attack of {} steps"
 
 
@@ -61,17 +61,32 @@ def chosen(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def setting(script: str, values: dict[str, Any]) -> str:
-    """Where and how it was measured."""
+def processor() -> dict[str, str]:
+    """What Linux says of the first core."""
     described = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     fields = dict(line.split(":", 1) for line in described.splitlines() if ":" in line)
-    known = {key.strip(): value.strip() for key, value in fields.items()}
+    return {key.strip(): value.strip() for key, value in fields.items()}
+
+
+def units() -> list[str]:
+    """The processor's units for bfloat16. Without them it takes ten times as long as float32: left out."""
+    flags = processor().get("flags", "").split()
+    return [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
+
+
+def folder() -> Path:
+    """Where the sections of processors of one kind lie."""
+    return Path(__file__).parent / "results" / ("speed" if units() else "speed-float32")
+
+
+def setting(script: str, values: dict[str, Any]) -> str:
+    """Where and how it was measured."""
+    known = processor()
     name = known.get("model name", platform.processor() or platform.machine())
-    units = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in known.get("flags", "").split()]
     given = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in values.items())
     return (
         f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, bfloat16 units: "
-        f"{', '.join(units) or 'none known'}; advreg {__version__}, torch {torch.__version__}, Python "
+        f"{', '.join(units()) or 'none known'}; advreg {__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}; `python benchmarks/{script} {given}`"
     )
 
@@ -92,6 +107,7 @@ def publish(out: Path) -> str:
     found = {name: content for name in SECTIONS if (content := load(out, name))}
     makers = {
         "peers": _peers,
+        "peers-1": _peers,
         "peers-64": _peers,
         "ways": _ways,
         "scaling": _scaling,
@@ -149,9 +165,10 @@ def plot(content: dict[str, Any], path: Path) -> None:
 
 def _peers(content: dict[str, Any]) -> str:
     options = content["options"]
-    steps, batch = options["steps"], options.get("batch") or options["large_batch"]
+    (batch,) = (options[name] for name in ("batch", "small_batch", "large_batch") if name in options)
+    steps = options["steps"]
     lines = [
-        f"## An attack on {batch} images, over a loop written by hand",
+        f"## An attack on {batch} image{'s' * (batch > 1)}, over a loop written by hand",
         "",
         PEERS.format(steps=steps),
     ]

@@ -6,21 +6,24 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from speed_table import spread
+from speed_table import spread, units
 from speed_work import BY_HAND, HEADS, by_hand, data, in_turn, network, ours
 
-from advreg import Adamax, Threat, linf, pgd_attack
+from advreg import Adamax, Steepest, Threat, linf, pgd_attack
 from lumbar_disk.unet import Block, Merge, UNet, Up
 
 STEPS = 4  # timed: attacks of one and of five steps, so that what is done once drops out
 WAYS = {
     "whole network": {"prune": False},
     "pruned": {},
+    "pruned, kernels laid out at each call": {"pack": False},
     "in parts of 8": {"micro_batch": 8},
     "in parts of 4": {"micro_batch": 4},
     "checkpoints": {"checkpoint": (Block, Merge, Up)},
     "channels-last": {"channels_last": True},
     "torch.compile": {"compiled": True},
+}
+LOW = {
     "bfloat16": {"precision": "bfloat16"},
     "bfloat16, channels-last": {"precision": "bfloat16", "channels_last": True},
     "bfloat16, torch.compile": {"precision": "bfloat16", "compiled": True},
@@ -42,6 +45,23 @@ def restarted(model, x, y, head: str, steps: int, micro_batch: int | None) -> to
     return pgd_attack(model, x[:1], y, objective=HEADS[head], micro_batch=micro_batch, **options).x
 
 
+def each_head(model, x, y, _: str, steps: int) -> None:
+    """Both heads of the first image, one after the other."""
+    for head in HEADS:
+        ours(model, x[:1], {key: value[:1] for key, value in y.items()}, head, steps)
+
+
+def both_heads(model, x, y, _: str, steps: int) -> None:
+    """The same as one batch: the whole network, each head's objective for one of two copies."""
+
+    def objective(output, target):
+        return torch.cat([f(output, target)[place : place + 1] for place, f in enumerate(HEADS.values())])
+
+    twice = {key: value[:1].repeat(2, *[1] * (value.ndim - 1)) for key, value in y.items()}
+    options = {"threat": Threat(linf, 0.03), "rule": Steepest(0.2), "steps": steps, "random_start": False}
+    pgd_attack(model, x[:1].repeat(2, 1, 1, 1), twice, objective=objective, keep="last", **options)
+
+
 def seconds(run: Callable[[int], torch.Tensor], steps: int) -> float:
     start = time.perf_counter()
     run(steps)
@@ -53,12 +73,14 @@ def section_ways(options: argparse.Namespace) -> dict:
     for head in HEADS:
         model = network(UNet, options.width)
         case = (model, x, y, head)
-        runs = {BY_HAND: partial(by_hand, *case), "by hand, bfloat16 autocast": partial(autocast, *case)}
-        runs |= {name: partial(ours, *case, **way) for name, way in WAYS.items()}
-        alone, together = "10 restarts of one image, one by one", "10 restarts of one image, together"
+        runs = {BY_HAND: partial(by_hand, *case)}
+        runs |= {"by hand, bfloat16 autocast": partial(autocast, *case)} if units() else {}
+        runs |= {name: partial(ours, *case, **way) for name, way in (WAYS | (LOW if units() else {})).items()}
         runs |= {
-            alone: partial(restarted, *case, micro_batch=1),
-            together: partial(restarted, *case, micro_batch=None),
+            f"one image, {RESTARTS} restarts, one by one": partial(restarted, *case, micro_batch=1),
+            f"one image, {RESTARTS} restarts, together": partial(restarted, *case, micro_batch=None),
+            "one image, both heads, one by one": partial(each_head, *case),
+            "one image, both heads, together": partial(both_heads, *case),
         }
         firsts = {name: seconds(partial(_own, run, model), 1) for name, run in runs.items()}
         rows = {name: {"first call": firsts[name], "step": []} for name in runs}
@@ -68,7 +90,7 @@ def section_ways(options: argparse.Namespace) -> dict:
                 rows[name]["step"].append((more - once) / STEPS)
                 print(f"  {head}, round {number + 1}: {name}: {rows[name]['step'][-1]:.3f} s", flush=True)
         for name, row in rows.items():
-            base = rows[alone if "restarts" in name else BY_HAND]["step"]
+            base = rows[name.replace("together", "one by one") if "one image" in name else BY_HAND]["step"]
             row["ratio"] = spread([mine / hand for mine, hand in zip(row["step"], base, strict=True)])
         heads[head] = rows
     return {"heads": heads}

@@ -302,6 +302,9 @@ def test_inside_evaluate_and_radius_curve(tmp_path):
     means = [mean.mean for mean in curve.means()]
     assert means[0] > means[1] > means[2]
     assert means[2] == pytest.approx(found["mask"].value.mean().item(), abs=1e-6)
+    both = {"radii": [0.0, 0.05, 0.1], "seed": 7, "together": True}
+    together = radius_curve(model, batches, {"mask": {"dice": dice}}, {"auto": attack}, **both)
+    assert [mean.mean for mean in together.means()] == pytest.approx(means, abs=1e-5)
 
 
 def test_evaluate_refuses_the_worst_of_two_heads():

@@ -522,3 +522,40 @@ def test_the_model_must_not_mix_examples():
         pass
     with pytest.raises(ValueError, match=r"call model.eval\(\) first"):
         evaluate(model, [(X, Y)], WHOLE)
+
+
+class Told:
+    """An attack that remembers how many examples came, and the largest radius of each call."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, model, x, y, *, threat, seed, index):
+        assert len(y["mask"]) == len(index) == len(x)
+        self.calls.append((len(x), round(threat.largest, 6)))
+        return ATTACKS["mask"](model, x, y, threat=threat, seed=seed, index=index)
+
+
+@pytest.mark.parametrize(
+    ("fits", "calls"),
+    [
+        (100, [(12, 0.06)] * 3 + [(6, 0.06)]),
+        (8, [(8, 0.05), (4, 0.06)] * 3 + [(6, 0.06)]),
+        (3, [(4, 0.02), (4, 0.05), (4, 0.06)] * 3 + [(2, 0.02), (2, 0.05), (2, 0.06)]),
+    ],
+)
+def test_radii_together_give_what_they_give_one_by_one(monkeypatch, tmp_path, fits, calls):
+    monkeypatch.setattr("advreg.measuring.room", lambda _: fits)
+    radii, limit = (0.0, 0.02, 0.05, 0.06), torch.ones(8, 8, dtype=torch.bool).triu()
+    options = {"radii": radii, "threat": Threat(linf, 0.0, mask=limit), "seed": 3}
+    told = Told()
+    found = curve(attacks={"told": told, "contour": ATTACKS["contour"]}, together=True, **options)
+    assert told.calls == calls
+    expected = curve(attacks={"told": Told(), "contour": ATTACKS["contour"]}, **options)
+    assert [row[:-1] for row in found.rows] == [row[:-1] for row in expected.rows]
+    torch.testing.assert_close(
+        torch.tensor([row.value for row in found.rows]), torch.tensor([row.value for row in expected.rows])
+    )
+    journalled = curve(journal=tmp_path, together=True, **options)
+    again = curve(metrics=METRICS, journal=tmp_path, **options)  # which does nothing anew
+    assert again.rows == journalled.rows

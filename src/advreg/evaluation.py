@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +69,7 @@ def evaluate(
 
     Example:
         >>> import torch
-        >>> from functools import partial
-        >>> from advreg import J_IND_reg, Threat, linf, pgd_attack
+        >>>         >>> from advreg import J_IND_reg, Threat, linf, pgd_attack
         >>> from advreg.evaluation import evaluate
         >>> batches = [(torch.rand(4, 3), torch.rand(4, 2)) for _ in range(2)]
         >>> attack = partial(pgd_attack, objective=J_IND_reg, threat=Threat(linf, 0.1), steps=5)
@@ -97,6 +95,7 @@ def radius_curve(
     radii: Iterable[float],
     *,
     threat: Threat = Threat(linf, 0.0),
+    together: bool = False,
     groups: Sequence[str] | None = None,
     journal: str | Path | None = None,
     seed: int = 0,
@@ -116,6 +115,9 @@ def radius_curve(
             `partial(pgd_attack, objective=on("mask", J_IND_seg), steps=100)`.
         radii: Distinct, 0 or more.
         threat: Norm, bounds and mask; its radius is replaced by each of the radii.
+        together: Whether batches that are too small to keep the machine busy are attacked at several radii at
+            once. An attack then gets each example several times, and `threat.radius` as a tensor, `(B,)`; all
+            of this library take that. Results are the same up to rounding.
         groups: As for `evaluate`.
         journal: As for `evaluate`; each finished batch is written for each attack and radius.
         seed: As for `evaluate`; the same at all radii.
@@ -130,8 +132,7 @@ def radius_curve(
 
     Example:
         >>> import torch
-        >>> from functools import partial
-        >>> from advreg import J_IND_reg, pgd_attack
+        >>>         >>> from advreg import J_IND_reg, pgd_attack
         >>> from advreg.evaluation import radius_curve
         >>> batches = [(torch.rand(4, 3), torch.rand(4, 2)) for _ in range(2)]
         >>> attacks = {"error": partial(pgd_attack, objective=J_IND_reg, steps=5)}
@@ -149,11 +150,11 @@ def radius_curve(
         raise ValueError(f"expected one attack or more and distinct radii of 0 or more; got {came}")
     threats = {radius: dataclasses.replace(threat, radius=radius) for radius in radii}
     cells = [
-        Cell(name, radius, partial(attack, threat=threats[radius]) if radius else None)
+        Cell(name, radius, attack, threats[radius]) if radius else Cell(name, 0.0, None)
         for name, attack in attacks.items()
         for radius in radii
     ]
     told = {"radii": describe(radii), "threat": describe(dataclasses.replace(threat, radius=0.0))}
     told |= {f"attack {name!r}": describe(attack) for name, attack in attacks.items()}
-    settings = Settings(groups, journal, seed, device, progress)
+    settings = Settings(groups, journal, seed, device, progress, together)
     return measure(model, batches, metrics, cells, told, settings)

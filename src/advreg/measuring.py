@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from advreg.ascent import one_per_example
+from advreg.batching import chosen, room
 from advreg.journal import Entry, describe, digest, journalling, read_journals
 from advreg.models import frozen
 from advreg.objectives import on
 from advreg.processes import Team, agree, team
 from advreg.pruning import pruned
 from advreg.tables import Row, Table
+from advreg.threats import Threat
 from advreg.trees import map_tensors
 from advreg.types import Model, PerExample, Target
 
@@ -33,11 +35,15 @@ Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 
 
 class Cell(NamedTuple):
-    """What the columns `attack` and `radius` of a row stand for; `run` is None for clean inputs."""
+    """What the columns `attack` and `radius` of a row stand for.
+
+    `run` is None for clean inputs; it is told the threat, with this radius, where there is one.
+    """
 
     attack: str
     radius: float
     run: Callable[..., Any] | None
+    threat: Threat | None = None
 
 
 class Settings(NamedTuple):
@@ -48,6 +54,7 @@ class Settings(NamedTuple):
     seed: int
     device: torch.device | str | None
     progress: bool
+    together: bool = False
 
 
 def measure(
@@ -103,7 +110,7 @@ def measure(
                 values[at],
             )
             for cell in cells
-            for job in [next(j for j, job in enumerate(jobs) if job.run is cell.run)]
+            for job in [next(j for j, job in enumerate(jobs) if job is cell or job.run is cell.run is None)]
             for number in range(len(shares[0].checks))
             for at, index in enumerate(done[number, job].index)
             for (head, name, _), values in zip(columns, done[number, job].values, strict=True)
@@ -151,33 +158,53 @@ class _Plan:
                 mine = {job: known[number, job] for job in range(len(self.jobs)) if (number, job) in known}
                 if any(entry.check != batch.check for entry in mine.values()):
                     raise _other_data(journal, f"another batch {number}")
-                for job, cell in enumerate(self.jobs):
-                    if job not in mine:
-                        index, values = batch.index.tolist(), self._measure(cell, batch)
-                        mine[job] = Entry(number, job, batch.check, index, values)
+                left = [job for job in range(len(self.jobs)) if job not in mine]
+                for some in self._groups(left, batch.x):
+                    measured = self._measure([self.jobs[job] for job in some], batch)
+                    for job, values in zip(some, measured, strict=True):
+                        mine[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
                         if write is not None:
                             write(mine[job])
-                        step(cell)
-                    share.entries[number, job] = mine[job]
+                        step(self.jobs[job])
+                share.entries.update({(number, job): entry for job, entry in mine.items()})
         if missed := {number for number, _ in known if number >= len(share.checks)}:
             raise _other_data(journal, f"a batch {max(missed)}, and there are only {len(share.checks)} now")
         return share
 
-    def _measure(self, cell: Cell, batch: _Batch) -> list[list[float]]:
-        """The values of each column on the inputs that the cell stands for, each `(B,)`."""
+    def _groups(self, jobs: Iterable[int], x: Tensor) -> Iterator[list[int]]:
+        """Jobs that are done at once: one attack at several radii, as many as fit."""
+        most = max(1, room(x) // max(1, len(x))) if self.settings.together else 1
+        for run, same in groupby(jobs, key=lambda job: self.jobs[job].run):
+            left = list(same)
+            size = most if run is not None and self.jobs[left[0]].threat is not None else 1
+            yield from (left[first : first + size] for first in range(0, len(left), size))
+
+    def _measure(self, cells: Sequence[Cell], batch: _Batch) -> list[list[list[float]]]:
+        """For each cell, all of one attack, the values of each column on its inputs, `(B,)`."""
         x, y, index, device = batch.x, batch.y, batch.index, self.settings.device
         if device is not None:
             x, y = map_tensors(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()), (x, y))
-        if cell.run is not None:
-            result = cell.run(self.model, x, y, seed=self.settings.seed, index=index)
-            x = _attacked(result, x, cell.attack)
+        run, threat, count = cells[0].run, cells[0].threat, len(x)
+        if threat is not None and len(cells) > 1:
+            rows = torch.arange(count).repeat(len(cells))
+            radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
+            x, y, threat, _ = chosen((x, y, threat, None), rows)
+            threat, index = replace(threat, radius=radii.repeat_interleave(count)), index[rows]
+        if run is not None:
+            told = {} if threat is None else {"threat": threat}
+            result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
+            x = _attacked(result, x, cells[0].attack)
         part = pruned(self.model, self.keys, x)
         with frozen(self.model), torch.no_grad():
             output = part(x)
-            return [
-                one_per_example(function(output, y), len(x), f"the metric {name!r}").double().tolist()
+            columns = [
+                one_per_example(function(output, y), len(x), f"the metric {name!r}").double()
                 for _, name, function in self.columns
             ]
+        return [
+            [column[first : first + count].tolist() for column in columns]
+            for first in range(0, len(x), count)
+        ]
 
     @contextmanager
     def _bar(
