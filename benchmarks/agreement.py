@@ -28,7 +28,7 @@ HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
 METRICS = {"mask": "dice", "contour": "point_error"}
 PLAIN = "whole network, float32, one batch"
 WAYS: dict[str, dict[str, Any]] = {
-    PLAIN: {"prune": False},
+    PLAIN: {"prune": False, "pack": False},
     "pruned, as the network declares": {},
     "pruned, as found in its forward": {"undeclared": True},
     "in parts of 7": {"micro_batch": 7},

@@ -83,7 +83,10 @@ def setting(script: str, values: dict[str, Any]) -> str:
     """Where and how it was measured."""
     known = processor()
     name = known.get("model name", platform.processor() or platform.machine())
-    given = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in values.items())
+    words = {
+        key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()
+    }
+    given = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in words.items())
     return (
         f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, bfloat16 units: "
         f"{', '.join(units()) or 'none known'}; advreg {__version__}, torch {torch.__version__}, Python "
@@ -191,7 +194,7 @@ def _peers(content: dict[str, Any]) -> str:
             ]
             for name, row in part["rows"].items()
         ]
-        lines += ["", _table(title, body)]
+        lines += ["", markdown(title, body)]
     versions = ", ".join(f"{name} {number}" for name, number in content["versions"].items())
     missing = f" Not installed: {', '.join(content['missing'])}." if content["missing"] else ""
     return "\n".join([*lines, "", f"Peers: {versions or 'none'}.{missing}"])
@@ -213,7 +216,7 @@ def _ways(content: dict[str, Any]) -> str:
             "",
             WAYS.format(batch=content["options"]["batch"]),
             "",
-            _table(["way", *titles], body),
+            markdown(["way", *titles], body),
         ]
     )
 
@@ -241,11 +244,11 @@ def _scaling(content: dict[str, Any]) -> str:
             "",
             SCALING.format(width=content["options"]["scaling_width"]),
             "",
-            _table(["head, precision, threads", *(f"{batch} x {size}" for batch, size in cases)], body),
+            markdown(["head, precision, threads", *(f"{batch} x {size}" for batch, size in cases)], body),
             "",
             "`t = a + b * batch * pixels`, a and b at least 0, least squares of the relative error:",
             "",
-            _table(
+            markdown(
                 [
                     "head, precision, threads",
                     "a in ms",
@@ -270,7 +273,7 @@ def _training(content: dict[str, Any]) -> str:
             "",
             "Losses, and the cosine of the gradient with the naive one's, after attacks of 2 steps.",
             "",
-            _table(["step", "time", "loss", "cosine"], body),
+            markdown(["step", "time", "loss", "cosine"], body),
         ]
     )
 
@@ -287,7 +290,7 @@ def _memory(content: dict[str, Any]) -> str:
             "",
             f"At batch {content['options']['batch']}: what each process needed above what it held before.",
             "",
-            _table(["head", "attack", "GiB", "ratio"], body),
+            markdown(["head", "attack", "GiB", "ratio"], body),
         ]
     )
 
@@ -301,7 +304,7 @@ def _ratio(quartiles: Sequence[float]) -> str:
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _table(title: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+def markdown(title: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [title, ["---"] * len(title), *body])
 
 

@@ -128,7 +128,7 @@ def test_with_a_stop_rule_restarts_wait_for_one_another():
     assert sum(came) < 4 * (3 * 7 + 1)
 
 
-def test_by_default_half_a_million_numbers_run_at_once():
+def test_by_default_400_000_numbers_run_at_once():
     x = torch.rand(5, 1, 300, 400, generator=torch.Generator().manual_seed(0))
     sizes = []
 
@@ -145,7 +145,7 @@ def test_by_default_half_a_million_numbers_run_at_once():
         steps=1,
         random_start=False,
     )
-    assert sizes == [3, 3, 2, 2]  # 2**19 // 120000 = 4 at most
+    assert sizes == [3, 3, 2, 2]  # 3 * 2**17 // 120000 = 3 at most
 
 
 def test_a_micro_batch_holds_at_least_one_example():

@@ -133,6 +133,7 @@ def curve(
             for head, objective in OBJECTIVES.items()
         },
         recipe.radii,
+        together=True,
         groups=test.patients,
         journal=journal,
         seed=recipe.seed,

@@ -114,8 +114,8 @@ def pgd_attack(
             its mode. "reduce-overhead" replays CUDA graphs on an NVIDIA GPU, where batches are small.
         checkpoint: Types of submodules whose inside is computed again rather than kept; see
             `advreg.checkpointing.checkpointed`.
-        micro_batch: How many examples, or restarts of them, run at once, at most; by default half a million
-            numbers of input on a CPU (32 images of 128 x 128), 4 million elsewhere.
+        micro_batch: How many examples, or restarts of them, run at once, at most; by default 400,000
+            numbers of input on a CPU (24 images of 128 x 128), 4 million elsewhere.
         seed: With `index`, decides the random starts.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 

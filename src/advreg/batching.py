@@ -20,8 +20,8 @@ R = TypeVar("R")
 Part = tuple[Tensor, Target, Threat, Tensor | None]
 """Inputs, target, threat and start of some examples."""
 
-ON_CPU, ELSEWHERE = 2**19, 2**22
-"""Numbers of input in a micro-batch: 32 and 256 images of 128 x 128. More no longer pay, but fill memory."""
+ON_CPU, ELSEWHERE = 3 * 2**17, 2**22
+"""Numbers of input in a micro-batch: 24 and 256 images of 128 x 128. More no longer pay, but fill memory."""
 
 
 def room(x: Tensor) -> int:
