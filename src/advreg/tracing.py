@@ -119,8 +119,6 @@ class Traced(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """Keep a tensor that the forward makes in the graph: by default it is stored on the model."""
-        if isinstance(a, fx.Proxy):
-            return a.node
         known = a in self.tensor_attrs if isinstance(a, Tensor) else True
         if known or isinstance(a, nn.Parameter) or any(a is buffer for buffer in self.root.buffers()):
             return super().create_arg(a)
@@ -225,11 +223,6 @@ class _Symbol(fx.Proxy):
     """A symbol that answers with its value where only a value will do."""
 
     tracer: Traced
-
-    @property  # type: ignore[misc]  # which `isinstance` goes by
-    def __class__(self) -> type:
-        """The type of the value: a forward may ask for it."""
-        return type(self.tracer.values.get(self.node, fx.Proxy))
 
     def __getattr__(self, k: str) -> Any:
         found = getattr(self.tracer.values[self.node], k)
