@@ -16,7 +16,7 @@ All of a section run in every round, in turning order, and ratios are taken with
 measured anew. Each is kept in `results/speed/`, or `results/speed-float32/` on a processor without units for
 bfloat16, where that is left out; all there are, those of `memory.py` too, make a table and a plot beside it.
 
-    python benchmarks/speed.py [--section peers] [--batch 16] [--steps 5] [--rounds 5] [--width 64]
+    python benchmarks/speed.py [--section peers] [--batch 16] [--steps 10] [--rounds 5] [--width 64]
 """
 
 import argparse
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--small-batch", type=int, default=1, help="of the section peers-1")
     parser.add_argument("--large-batch", type=int, default=64, help="of the section peers-64")
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scaling-width", type=int, default=16)
     parser.add_argument(

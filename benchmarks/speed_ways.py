@@ -16,7 +16,6 @@ STEPS = 4  # timed: attacks of one and of five steps, so that what is done once 
 WAYS = {
     "whole network": {"prune": False},
     "pruned": {},
-    "pruned, kernels laid out at each call": {"pack": False},
     "in parts of 8": {"micro_batch": 8},
     "in parts of 4": {"micro_batch": 4},
     "checkpoints": {"checkpoint": (Block, Merge, Up)},

@@ -85,7 +85,7 @@ def test_outputs_and_derivatives_are_torchs_own(name):
     net = layer(name)
     inputs = [maps(net, 2), maps(net, 1), maps(net, 1, side=9)]  # one layout serves all sizes
     expected = [derivatives(net, x) for x in inputs]
-    with packed(net, inputs[0]), Counting() as counting:
+    with packed(net, inputs[0], steps=10), Counting() as counting:
         found = [derivatives(net, x) for x in inputs]
     for some, others in zip(found, expected, strict=True):
         for one, other in zip(some, others, strict=True):
@@ -98,7 +98,7 @@ def test_outputs_and_derivatives_are_torchs_own(name):
 
 def unused(net, x):
     """Whether torch's own convolution has run."""
-    with packed(net, x), Counting() as counting:
+    with packed(net, x, steps=10), Counting() as counting:
         output = net(x)
     torch.testing.assert_close(output, net(x))
     return counting[RUN] == 0
@@ -109,6 +109,8 @@ def test_only_where_it_pays(monkeypatch):
     assert not unused(net, maps(net, 2, side=7))
     assert not unused(net, maps(net, 28, side=7))  # 28 * 5 * 6 places
     assert unused(net, maps(net, 35, side=7))
+    with packed(net, maps(net, 2), steps=9):
+        assert type(net.weight) is nn.Parameter
     monkeypatch.setattr(the_module, "SMALL", maps(net, 2).numel() - 1)
     assert unused(net, maps(net, 2))
     monkeypatch.setattr(the_module, "SMALL", 2**18)
@@ -144,7 +146,7 @@ def test_a_bias_that_is_computed_keeps_its_gradient():
 
     net, x = Biased(8, 16, 3).requires_grad_(False), maps(layer("plain"), 2)
     expected = derivatives(net, x)
-    with packed(net, x):
+    with packed(net, x, steps=10):
         found = derivatives(net, x)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
@@ -175,7 +177,7 @@ def test_a_kernel_that_is_written_is_laid_out_again():
             return super().forward(x)
 
     net, x = Growing(8, 16, 3, bias=False).requires_grad_(False), maps(layer("plain"), 2)
-    with packed(net, x), Counting() as counting:
+    with packed(net, x, steps=10), Counting() as counting:
         torch.testing.assert_close(net(x) * 2, net(x))
     assert counting[LAID_OUT] == 2
     assert len(net(x)) == 2
@@ -186,7 +188,7 @@ def test_errors_are_torchs_own():
     for x in (torch.rand(2, 7, 7, 7), torch.rand(2, 8, 2, 2)):
         with pytest.raises(RuntimeError) as expected:
             net(x)
-        with packed(net, x), pytest.raises(RuntimeError) as found:
+        with packed(net, x, steps=10), pytest.raises(RuntimeError) as found:
             net(x)
         assert str(found.value) == str(expected.value)
 
@@ -197,7 +199,7 @@ def test_what_is_compiled_is_left_alone():
     compiled, itself = torch.compile(inner), layer("plain")
     itself._compiled_call_impl = lambda x: x
     model = nn.ModuleList([compiled, itself, layer("no bias")])
-    with packed(model, torch.rand(1)):
+    with packed(model, torch.rand(1), steps=10):
         kinds = [type(one.weight) is nn.Parameter for one in (inner, itself, model[2])]
     assert kinds == [True, True, False]
 
@@ -208,7 +210,7 @@ def test_a_model_has_its_own_parameters_again():
     inside = {}
 
     def run():
-        with frozen(model), packed(model, x):
+        with frozen(model), packed(model, x, steps=10):
             inside.update(model.named_parameters())
             raise KeyError("mask")
 
@@ -220,7 +222,7 @@ def test_a_model_has_its_own_parameters_again():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-OPTIONS = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 4}
+OPTIONS = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 10}
 
 
 @pytest.mark.parametrize("prune", [True, False])
@@ -244,5 +246,7 @@ def test_attacks_find_the_same(prune, precision):
 def test_adversarial_training_packs_too():
     model, (x, y) = two_heads(), batch(3)
     with Counting() as counting:
-        Adversary(on("contour", J_IND_reg), Threat(linf, 0.1), steps=3)(model, x, y, Keys(0, torch.arange(3)))
-    assert counting[RUN] >= 3 * 2
+        Adversary(on("contour", J_IND_reg), Threat(linf, 0.1), steps=10)(
+            model, x, y, Keys(0, torch.arange(3))
+        )
+    assert counting[RUN] >= 10 * 2

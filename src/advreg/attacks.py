@@ -105,7 +105,7 @@ def pgd_attack(
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
             `Shrinking`. Only points inside the threat itself are results.
         prune: Whether to leave out what the heads that are read do not need; results are the same.
-        pack: Whether a small batch on a CPU may keep kernels laid out for the processor; see
+        pack: Whether a long attack on a small batch on a CPU may keep kernels laid out for the processor; see
             `advreg.packing.packed`.
         precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
             take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
@@ -165,7 +165,7 @@ def pgd_attack(
     with frozen(model), checkpointed(model, checkpoint), ExitStack() as layouts:
         part = pruned(model, _read(objective, judge, stop), x) if prune else model
         if pack and not compiled and not channels_last:
-            layouts.enter_context(packed(model, x))
+            layouts.enter_context(packed(model, x, steps))
         quick = cast(_compiled(part, compiled), precision, channels_last=channels_last)
         with lowered(model, precision, channels_last=channels_last):
             track, clean = search(quick, plan, (x, y, threat, start), keys, parts)

@@ -27,13 +27,15 @@ LARGE = 2**19
 """Entries of a kernel: below, its layout costs no more than to ask for it."""
 
 
+OFTEN = 10
+"""Steps in which layouts save more than making them takes."""
 _CONVOLVE = ("_reorder_convolution_weight", "_convolution_pointwise")
 _TRANSPOSED = ("_reorder_convolution_transpose_weight", "_convolution_transpose_pointwise")
 """Operators of `torch.ops.mkldnn`: what makes a layout, and what takes it."""
 
 
 @contextmanager
-def packed(model: Model, x: Tensor) -> Iterator[None]:
+def packed(model: Model, x: Tensor, steps: int) -> Iterator[None]:
     """Let the convolutions of a model lay out their kernels once for a small batch on a CPU.
 
     oneDNN, which computes torch's convolutions there, takes kernels in a layout of its own. Torch makes it
@@ -41,27 +43,30 @@ def packed(model: Model, x: Tensor) -> Iterator[None]:
     the convolution itself. Inside, layouts are kept. Outputs and gradients are the same up to rounding.
     Afterwards, also when the body raised, the parameters are the model's own, the same objects.
 
-    Concerns batches of `SMALL` numbers or fewer and, in modules that are not compiled, 2D and 3D convolutions
-    in float32 whose kernels have `LARGE` entries or more, and more than one place, wherever batch times
-    places of the output are at most `FEW`. It takes up to two more copies of these kernels.
+    Concerns batches of `SMALL` numbers or fewer, `OFTEN` steps or more and, in modules that are not compiled,
+    2D and 3D convolutions in float32 whose kernels have `LARGE` entries or more, and more than one place,
+    wherever batch times places of the output are at most `FEW`. It takes up to two more copies of these
+    kernels.
 
     Args:
         model: A `torch.nn.Module` whose parameters require no gradient; any other callable is left alone.
         x: Inputs such as will follow, `(B, *input)`.
+        steps: How many passes forward and backward will follow.
 
     Example:
         >>> import torch
         >>> from advreg import frozen
         >>> from advreg.packing import packed
         >>> model, x = torch.nn.Conv2d(256, 256, 3), torch.rand(2, 256, 5, 5)
-        >>> with frozen(model), packed(model, x):
+        >>> with frozen(model), packed(model, x, steps=10):
         ...     quick = model(x)
         >>> torch.testing.assert_close(quick, model(x))
 
     Source:
         oneDNN, "Memory format propagation": an operator chooses the layout of its weights.
     """
-    pays = isinstance(model, nn.Module) and x.device.type == "cpu" and x.numel() <= SMALL and _available()
+    few = x.device.type == "cpu" and x.numel() <= SMALL and steps >= OFTEN
+    pays = few and isinstance(model, nn.Module) and _available()
     with swapped(_open(cast(nn.Module, model)) if pays else (), _Kernel.of):
         yield
 

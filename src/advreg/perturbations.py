@@ -60,7 +60,7 @@ class Adversary:
         self.threat.validate(x)
         part = pruned(model, keys_read(self.objective), x)
         centre, run = x.detach(), cast(part, self.precision)
-        with frozen(model), packed(model, x), lowered(model, self.precision):
+        with frozen(model), packed(model, x, self.steps), lowered(model, self.precision):
             start = self.threat.sample(centre, keys) if self.random_start else None
             climb = ascend(
                 lambda point: self.objective(run(point), y),
