@@ -83,9 +83,10 @@ def _open(module: nn.Module) -> Iterator[nn.Module]:
 
 @cache
 def _available() -> bool:
-    """Whether this build of torch has oneDNN, and the operators that take layouts."""
+    """Whether this is an x86 processor, where it was tried, and torch has the operators that take layouts."""
+    tried = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     known = all(hasattr(torch.ops.mkldnn, name) for name in (*_CONVOLVE, *_TRANSPOSED))
-    return known and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return tried and known and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 class _Kernel(nn.Parameter):
