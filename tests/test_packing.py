@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from advreg import J_IND_reg, J_IND_seg, Keys, Threat, frozen, linf, on, pgd_attack
 from advreg import packing as the_module
+from advreg.objectives import normalised
 from advreg.packing import packed
 from advreg.perturbations import Adversary
 
@@ -241,6 +242,25 @@ def test_attacks_find_the_same(prune, precision):
     assert counting[RUN] > 0
     kernels = sum(parameter.ndim == 4 and parameter[0, 0].numel() > 1 for parameter in model.parameters())
     assert counting[LAID_OUT] <= 2 * kernels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint": (nn.Conv2d,)},
+        {"micro_batch": 2, "restarts": 3},
+        {"objective": normalised((1.0, on("mask", J_IND_seg)), (1.0, on("contour", J_IND_reg)))},
+    ],
+    ids=["checkpoint", "restarts", "two heads"],
+)
+def test_other_ways_to_attack_find_the_same(options):
+    model, (x, y) = two_heads(), batch(3)
+    attack = partial(pgd_attack, model, x, y, **(OPTIONS | options))
+    expected = attack(pack=False)
+    with Counting() as counting:
+        found = attack()
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-4, atol=1e-5)
+    assert counting[RUN] > 0
 
 
 def test_adversarial_training_packs_too():
