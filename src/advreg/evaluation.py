@@ -69,7 +69,8 @@ def evaluate(
 
     Example:
         >>> import torch
-        >>>         >>> from advreg import J_IND_reg, Threat, linf, pgd_attack
+        >>> from functools import partial
+        >>> from advreg import J_IND_reg, Threat, linf, pgd_attack
         >>> from advreg.evaluation import evaluate
         >>> batches = [(torch.rand(4, 3), torch.rand(4, 2)) for _ in range(2)]
         >>> attack = partial(pgd_attack, objective=J_IND_reg, threat=Threat(linf, 0.1), steps=5)
@@ -132,7 +133,8 @@ def radius_curve(
 
     Example:
         >>> import torch
-        >>>         >>> from advreg import J_IND_reg, pgd_attack
+        >>> from functools import partial
+        >>> from advreg import J_IND_reg, pgd_attack
         >>> from advreg.evaluation import radius_curve
         >>> batches = [(torch.rand(4, 3), torch.rand(4, 2)) for _ in range(2)]
         >>> attacks = {"error": partial(pgd_attack, objective=J_IND_reg, steps=5)}
