@@ -73,7 +73,7 @@ def packed(model: Model, x: Tensor, steps: int) -> Iterator[None]:
 
 def _open(module: nn.Module) -> Iterator[nn.Module]:
     """The convolutions that are not inside compiled modules."""
-    if "_orig_mod" in module._modules or vars(module).get("_compiled_call_impl") is not None:  # noqa: SLF001
+    if "_orig_mod" in module._modules or vars(module).get("_compiled_call_impl") is not None:  # noqa: SLF001 - where compile notes it
         return
     if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         yield module
@@ -86,7 +86,7 @@ def _available() -> bool:
     """Whether this is an x86 processor, where it was tried, and torch has the operators that take layouts."""
     tried = torch.backends.cpu.get_cpu_capability().startswith("AVX")
     known = all(hasattr(torch.ops.mkldnn, name) for name in (*_CONVOLVE, *_TRANSPOSED))
-    return tried and known and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return tried and known and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # torch's own gap
 
 
 class _Kernel(nn.Parameter):
@@ -101,7 +101,7 @@ class _Kernel(nn.Parameter):
         plain = own and tensor.is_contiguous() and not (tensor.requires_grad or tensor.is_inference())
         if not plain or tensor.ndim < 4 or tensor.numel() < LARGE or tensor[0, 0].numel() == 1:
             return tensor
-        kernel = torch.Tensor._make_subclass(cls, tensor.detach(), False)  # noqa: SLF001
+        kernel = torch.Tensor._make_subclass(cls, tensor.detach(), False)  # noqa: SLF001 - as nn.Parameter does
         kernel.layouts = {}
         return kernel
 
@@ -176,7 +176,10 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Convolve.apply(gradient, None, ctx.way, ctx.back), None, None, None  # type: ignore[no-untyped-call]
+        return _convolve(gradient, None, ctx.way, ctx.back), None, None, None
+
+
+_convolve: Callable[..., Tensor] = _Convolve.apply
 
 
 def _conv(
@@ -192,7 +195,7 @@ def _conv(
     way = _way(x, weight, bias, stride, padding, dilation, groups)
     if way is None or x.shape[1] != groups * weight.shape[1] or not _few(len(x), way.size(x)):
         return None
-    return cast(Tensor, _Convolve.apply(x, bias, way, None))  # type: ignore[no-untyped-call]
+    return _convolve(x, bias, way, None)
 
 
 def _conv_transpose(
@@ -210,7 +213,7 @@ def _conv_transpose(
     if way is None or x.shape[1] != weight.shape[0] or not _few(len(x), x.shape[2:]):
         return None
     size = [sum(pair) for pair in zip(way.widened(x), _each(output_padding, x), strict=True)]
-    return cast(Tensor, _Convolve.apply(x, bias, way, size))  # type: ignore[no-untyped-call]
+    return _convolve(x, bias, way, size)
 
 
 def _way(
@@ -220,8 +223,8 @@ def _way(
     fits = isinstance(weight, _Kernel) and weight.layouts is not None and x.ndim == weight.ndim
     plain = x.dtype == torch.float32 and x.is_contiguous() and not isinstance(padding, str)
     learns = bias is not None and bias.requires_grad
-    changed = torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active()  # noqa: SLF001
-    if not fits or not plain or learns or changed or not torch._C._get_mkldnn_enabled():  # noqa: SLF001
+    own = torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active()  # noqa: SLF001 - no public name
+    if not fits or not plain or learns or own or not torch._C._get_mkldnn_enabled():  # noqa: SLF001 - likewise
         return None
     return _Way(cast(_Kernel, weight), _each(stride, x), _each(padding, x), _each(dilation, x), groups)
 
