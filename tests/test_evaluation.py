@@ -15,6 +15,7 @@ import torch
 from networks import batch, two_heads
 
 from advreg import J_IND_reg, J_IND_seg, Threat, dice, frozen, l2, linf, on, pgd_attack, point_error
+from advreg.attacks import AttackResult
 from advreg.evaluation import evaluate, radius_curve
 from advreg.journal import describe, digest
 from advreg.tables import Row, Table
@@ -559,3 +560,25 @@ def test_radii_together_give_what_they_give_one_by_one(monkeypatch, tmp_path, fi
     journalled = curve(journal=tmp_path, together=True, **options)
     again = curve(metrics=METRICS, journal=tmp_path, **options)  # which does nothing anew
     assert again.rows == journalled.rows
+
+
+def test_what_fits_is_asked_of_the_device_and_a_batch_moves_once(monkeypatch):
+    devices, moved = [], []
+
+    class Moving(torch.Tensor):
+        def to(self, *args, **kwargs):
+            moved.append(args[0])
+            return torch.Tensor.to(self.as_subclass(torch.Tensor), *args, **kwargs)
+
+    def attack(model, x, y, *, threat, seed, index):
+        devices.append(x.device.type)
+        return AttackResult(x, *[torch.zeros(len(x), device=x.device)] * 4)
+
+    rooms = []
+    monkeypatch.setattr("advreg.measuring.room", lambda x: rooms.append(x.device.type) or 100)
+    model, (x, y, index) = two_heads().to("meta"), next(batches())
+    metrics = {"mask": {"none": lambda output, _: torch.zeros(len(output))}}
+    case = [(x.as_subclass(Moving), y, index)]
+    curve = radius_curve(model, case, metrics, {"it": attack}, [0.1, 0.2], together=True, device="meta")
+    assert len(curve.rows) == 2 * 4
+    assert (rooms, devices, moved) == (["meta"], ["meta"], ["meta"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -159,8 +160,9 @@ class _Plan:
                 if any(entry.check != batch.check for entry in mine.values()):
                     raise _other_data(journal, f"another batch {number}")
                 left = [job for job in range(len(self.jobs)) if job not in mine]
-                for some in self._groups(left, batch.x):
-                    measured = self._measure([self.jobs[job] for job in some], batch)
+                here = self._moved(batch) if left else batch
+                for some in self._groups(left, here.x):
+                    measured = self._measure([self.jobs[job] for job in some], here)
                     for job, values in zip(some, measured, strict=True):
                         mine[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
                         if write is not None:
@@ -170,6 +172,14 @@ class _Plan:
         if missed := {number for number, _ in known if number >= len(share.checks)}:
             raise _other_data(journal, f"a batch {max(missed)}, and there are only {len(share.checks)} now")
         return share
+
+    def _moved(self, batch: _Batch) -> _Batch:
+        """The batch where it is to be computed; pinned tensors are copied without waiting."""
+        device = self.settings.device
+        if device is None:
+            return batch
+        move = partial(map_tensors, lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
+        return replace(batch, x=move(batch.x), y=move(batch.y))
 
     def _groups(self, jobs: Iterable[int], x: Tensor) -> Iterator[list[int]]:
         """Jobs that are done at once: one attack at several radii, as many as fit."""
@@ -181,9 +191,7 @@ class _Plan:
 
     def _measure(self, cells: Sequence[Cell], batch: _Batch) -> list[list[list[float]]]:
         """For each cell, all of one attack, the values of each column on its inputs, `(B,)`."""
-        x, y, index, device = batch.x, batch.y, batch.index, self.settings.device
-        if device is not None:
-            x, y = map_tensors(lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()), (x, y))
+        x, y, index = batch.x, batch.y, batch.index
         run, threat, count = cells[0].run, cells[0].threat, len(x)
         if threat is not None and len(cells) > 1:
             rows = torch.arange(count).repeat(len(cells))
