@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from advreg import __version__, rasterise
+from advreg import __version__
+from advreg.metrics import rasterise
 from lumbar_disk import phantom, spider
 from lumbar_disk.augment import Stream
 from lumbar_disk.discs import crops

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from advreg import __version__, diagnose
-from advreg.checks import CHECKS
+from advreg.diagnosis._attack_checks import CHECKS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from defences import BROKEN, HONEST, MILD, two_heads

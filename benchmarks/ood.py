@@ -30,7 +30,7 @@ from advreg import (
     point_error,
     weighted,
 )
-from advreg.attacks import Within
+from advreg.objectives import Within
 from lumbar_disk import models, ood_images, ood_study, phantom, train
 from lumbar_disk.augment import Stream
 from lumbar_disk.discs import crops

@@ -18,9 +18,7 @@ from peers import LIBRARIES, adv_lib
 from peers_views import Counting, Damaged, Head, Pixels, seeded
 from torch import Tensor, nn
 
-from advreg import dice, linf, point_error
-from advreg.randomness import Keys
-from advreg.threats import Threat
+from advreg import Keys, Threat, dice, linf, point_error
 
 STEPS = 20
 METRICS: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {

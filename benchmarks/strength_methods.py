@@ -20,18 +20,16 @@ from advreg import (
     Threat,
     __version__,
     auto_attack,
+    dice,
     linf,
     negate,
     on,
     pgd_attack,
     point_error,
 )
-from advreg import surrogates as surrogate
-from advreg.adaptive import Adaptive
-from advreg.attacks import Shrinking
-from advreg.metrics import dice
-from advreg.rules import Decayed
-from advreg.tasks import SharpenedDice, masks, outlines, points
+from advreg.objectives import SharpenedDice
+from advreg.rules import Adaptive, Decayed, Shrinking
+from advreg.tasks import masks, outlines, points
 
 Heads = dict[str, Tensor]
 Method = Callable[[nn.Module, Tensor, Heads, str, float, int, int], Tensor]

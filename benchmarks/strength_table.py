@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from advreg.resampling import Interval, bootstrap
+from advreg.evaluation import Interval, bootstrap
 
 STRONGER = {"dice": -1, "point_error": 1, "contour_dice": -1}
 """The sign with which a metric grows as the damage does."""

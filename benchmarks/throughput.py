@@ -21,7 +21,7 @@ from speed_table import chosen, markdown, setting, units
 from speed_work import HEADS, data, network, ours
 from torch.utils.flop_counter import FlopCounterMode
 
-from advreg.models import heads as part_of
+from advreg.execution import heads as part_of
 from advreg.training import L_adv_rs
 from lumbar_disk.recipes import FIFTEEN, kind_of, paper
 from lumbar_disk.train import loss

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from advreg import J_IND_reg, J_IND_seg, PerExample, Steepest, Threat, l2, linf, on, pgd_attack
+from advreg import J_IND_reg, J_IND_seg, Steepest, Threat, l2, linf, on, pgd_attack
+from advreg.objectives import PerExample
 
 SIZE, POINTS = 16, 6
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from advreg import J_IND_reg, on
-from advreg.ood import (
+from advreg.detectors import (
     DisagreementDetector,
     MahalanobisDetector,
     NearestNeighbourDetector,

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from advreg.pruning import pruned
-from advreg.trees import head
+from advreg._core.trees import head
+from advreg.execution import pruned
 
 
 class Convolutions(TorchDispatchMode):

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from advreg.evaluation import Row, Table
 from advreg.plotting import plot_curves
-from advreg.tables import Row, Table
 
 RADII = (0.0, 0.01, 0.03)
 

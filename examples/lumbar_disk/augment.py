@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from advreg import Keys, rasterise
+from advreg import Keys
+from advreg.metrics import rasterise
 
 from .discs import Discs, Heads
 from .mesh import KernelName

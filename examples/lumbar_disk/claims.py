@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import product
 from typing import Protocol
 
-from advreg.tables import Interval, Table, bootstrap
+from advreg.evaluation import Interval, Table, bootstrap
 
 from .paper import MEASURES, PURE, SHAPE_MODELS, published
 from .results import chosen

@@ -19,15 +19,7 @@ import torch
 from rich.table import Table
 from tqdm import tqdm
 
-from advreg import (
-    Adamax,
-    Threat,
-    contour_dice,
-    dice,
-    linf,
-    pgd_attack,
-    point_error,
-)
+from advreg import Adamax, Threat, contour_dice, dice, linf, pgd_attack, point_error
 
 from . import figures, spider
 from .augment import Stream

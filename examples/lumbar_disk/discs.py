@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]  # scipy ships no types
 from scipy.spatial import distance  # type: ignore[import-untyped]  # as above
 
-from advreg import rasterise
+from advreg.metrics import rasterise
 
 from .landmarks import landmarks
 from .outlines import Array

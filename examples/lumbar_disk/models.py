@@ -16,7 +16,6 @@ from advreg import (
     Adamax,
     J_IND_reg,
     J_IND_seg,
-    PerExample,
     Steepest,
     Threat,
     contour_dice,
@@ -25,9 +24,10 @@ from advreg import (
     on,
     pgd_attack,
     point_error,
+    radius_curve,
 )
-from advreg.evaluation import radius_curve
-from advreg.tables import Table
+from advreg.evaluation import Table
+from advreg.objectives import PerExample
 from advreg.training import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_rand, radius_ramp
 
 from . import sharing, train

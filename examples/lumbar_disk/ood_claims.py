@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advreg.tables import Table, bootstrap
+from advreg.evaluation import Table, bootstrap
 
 from .claims import Claim, Part
 from .ood_tables import AWARE, CLEAN_ONLY, MODELS, NONE, UNAWARE, Measured, median

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advreg.detection import Detection
-from advreg.tables import Interval
+from advreg.detectors import Detection
+from advreg.evaluation import Interval
 
 from . import ood_figures, ood_tables
 from .exports import claims_csv, claims_json, csv_text

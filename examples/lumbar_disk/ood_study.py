@@ -23,8 +23,6 @@ from advreg import (
     Adamax,
     J_OOD_reg,
     J_OOD_seg,
-    Model,
-    PerExample,
     Threat,
     contour_dice,
     dice,
@@ -34,8 +32,7 @@ from advreg import (
     point_error,
     weighted,
 )
-from advreg.attacks import Within
-from advreg.ood import (
+from advreg.detectors import (
     Detector,
     MahalanobisDetector,
     NearestNeighbourDetector,
@@ -44,7 +41,9 @@ from advreg.ood import (
     lower_score,
     scores,
 )
-from advreg.tables import Row, Table
+from advreg.evaluation import Row, Table
+from advreg.execution import Model
+from advreg.objectives import PerExample, Within
 
 from . import models, sharing
 from .discs import Heads

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advreg.detection import Detection, detection
-from advreg.tables import Interval, Row, Table
+from advreg.detectors import Detection, detection
+from advreg.evaluation import Interval, Row, Table
 
 MODELS = ("P10_std", "P10_std_rec", "P10_adv_rs_rec")
 LOSSES = {"P10_std": "L", "P10_std_rec": "L + L_rec", "P10_adv_rs_rec": "L_adv_rs + L_rec"}

@@ -17,7 +17,7 @@ from .files import write
 from .paper import PATIENTS
 from .results import Results
 
-FEW = 10  # test patients below which the intervals are too short, see `advreg.tables.bootstrap`
+FEW = 10  # test patients below which the intervals are too short, see `advreg.evaluation.bootstrap`
 
 
 def written(out: Path, template: str, content: Mapping[str, Any], tables: Mapping[str, str]) -> list[Path]:

@@ -45,7 +45,7 @@ class Measure:
         title: The same in words.
         attack: The head that was attacked.
         head: The head that answered.
-        metric: The measure's name in an `advreg.tables.Table`.
+        metric: The measure's name in an `advreg.evaluation.Table`.
         digits: Decimals to show.
     """
 

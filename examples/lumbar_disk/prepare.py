@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from advreg import rasterise
+from advreg.metrics import rasterise
 
 from .discs import Disc, Discs, hold_out
 from .files import differences, sha256, write

@@ -1,7 +1,7 @@
 """A folder of results, read: what the study's figures, claims and report are made from.
 
 ``study.json`` tells of the run. Each folder ``models/NAME`` holds one model: ``model.json`` tells of it,
-``table.csv`` is its evaluation (see `advreg.tables.Table`) and ``examples.npz`` a few discs under attack. A
+``table.csv`` is its evaluation (see `advreg.evaluation.Table`) and ``examples.npz`` a few discs under attack. A
 model without ``model.json``, which is written last, counts as missing: a run in progress can be read.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from advreg.tables import Interval, Table
+from advreg.evaluation import Interval, Table
 
 from .paper import MEASURES, SIZE, Measure, ordered
 

@@ -89,7 +89,7 @@ class UNet(nn.Module):
         Args:
             x: ``(B, 1, size, size)`` images in [0, 1].
             heads: Those wanted, by default all; the contour does without the decoder (see
-                `advreg.models.heads`).
+                `advreg.execution.heads`).
 
         Returns:
             ``"contour"``: ``(B, 176, 2)`` points (x, y) in pixels. ``"mask"``: ``(B, 1, size, size)`` logits.

@@ -1,68 +1,114 @@
 """Adversarial robustness of networks that return several things at once.
 
-Five concepts: a norm is a geometry, a threat is the set that an adversary may move in, an objective is what
-it maximises, a rule makes a step from a gradient, an attack takes a model, inputs and targets to a result.
+Seven concepts: a norm is a geometry, a threat is the set that an adversary may move in, an objective is what
+it maximises, a rule makes a step from a gradient, an attack takes a model, inputs and targets to a result; a
+task says what a head is for, an execution how a model is run.
+
+What is used most stands here; the rest in the rooms below, `advreg.attacks`, `advreg.tasks` and so on, which
+are loaded when first asked for.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from advreg.ascent import Iterate, ascend
-from advreg.attacks import Attack, AttackResult, pgd_attack
-from advreg.auto import auto_attack
-from advreg.contours import rasterise
-from advreg.diagnostics import diagnose
-from advreg.evaluation import evaluate, radius_curve
-from advreg.matching import ood_attack
-from advreg.metrics import auroc, contour_dice, dice, point_error, soft_dice
-from advreg.models import frozen
-from advreg.norms import l1, l2, linf
-from advreg.objectives import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg, negate, on, weighted
-from advreg.projections import dykstra
-from advreg.randomness import Keys
-from advreg.rules import Adamax, Momentum, Rule, Steepest
-from advreg.threats import Threat
-from advreg.types import Model, Norm, Output, PerExample, Target
+if TYPE_CHECKING:
+    from advreg import (
+        attacks,
+        detectors,
+        diagnosis,
+        evaluation,
+        execution,
+        metrics,
+        objectives,
+        plotting,
+        rules,
+        tasks,
+        testing,
+        threats,
+        training,
+    )
+    from advreg.attacks import auto_attack, ood_attack, pgd_attack
+    from advreg.diagnosis import diagnose
+    from advreg.evaluation import evaluate, radius_curve
+    from advreg.execution import Execution
+    from advreg.metrics import contour_dice, dice, point_error, soft_dice
+    from advreg.objectives import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg, negate, on, weighted
+    from advreg.rules import Adamax, Momentum, Steepest
+    from advreg.threats import Keys, Threat, l1, l2, linf
 
 __version__ = version("advreg")
 
 __all__ = [
     "Adamax",
-    "Attack",
-    "AttackResult",
-    "Iterate",
+    "Execution",
     "J_IND_reg",
     "J_IND_seg",
     "J_OOD_reg",
     "J_OOD_seg",
     "Keys",
-    "Model",
     "Momentum",
-    "Norm",
-    "Output",
-    "PerExample",
-    "Rule",
     "Steepest",
-    "Target",
     "Threat",
-    "ascend",
-    "auroc",
+    "attacks",
     "auto_attack",
     "contour_dice",
+    "detectors",
     "diagnose",
+    "diagnosis",
     "dice",
-    "dykstra",
     "evaluate",
-    "frozen",
+    "evaluation",
+    "execution",
     "l1",
     "l2",
     "linf",
+    "metrics",
     "negate",
+    "objectives",
     "on",
     "ood_attack",
     "pgd_attack",
+    "plotting",
     "point_error",
     "radius_curve",
-    "rasterise",
+    "rules",
     "soft_dice",
+    "tasks",
+    "testing",
+    "threats",
+    "training",
     "weighted",
 ]
+
+_ROOMS = {
+    "attacks": ("auto_attack", "ood_attack", "pgd_attack"),
+    "detectors": (),
+    "diagnosis": ("diagnose",),
+    "evaluation": ("evaluate", "radius_curve"),
+    "execution": ("Execution",),
+    "metrics": ("contour_dice", "dice", "point_error", "soft_dice"),
+    "objectives": ("J_IND_reg", "J_IND_seg", "J_OOD_reg", "J_OOD_seg", "negate", "on", "weighted"),
+    "plotting": (),
+    "rules": ("Adamax", "Momentum", "Steepest"),
+    "tasks": (),
+    "testing": (),
+    "threats": ("Keys", "Threat", "l1", "l2", "linf"),
+    "training": (),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the room that a name stands in, when the name is first asked for."""
+    for room, names in _ROOMS.items():
+        if name == room or name in names:
+            module = import_module(f"advreg.{room}")
+            found = module if name == room else getattr(module, name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'advreg' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    """What stands here, loaded or not."""
+    return sorted([*globals(), *__all__])

@@ -6,15 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from advreg.fronts import Front
-from advreg.tables import Table
+from advreg.attacks import Front
+from advreg.evaluation import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_curves", "plot_front"]
 
 _LINES = ("-", "--", ":", "-.")
+
+
 _MARKERS = "osD^vPX*"
 
 
@@ -48,7 +49,7 @@ def plot_curves(
 
     Example:
         >>> from advreg.plotting import plot_curves
-        >>> from advreg.tables import Row, Table
+        >>> from advreg.evaluation import Row, Table
         >>> rows = [Row(i, "", r, "mask", "mask", "dice", 1 - r * i) for r in (0.0, 0.1) for i in range(5)]
         >>> ax = plot_curves({"plain": Table(rows)}, head="mask", metric="dice")
         >>> ax.get_xlabel(), ax.get_ylabel()
@@ -93,7 +94,7 @@ def plot_front(front: Front, ax: Axes | None = None, *, label: str | None = None
 
     Example:
         >>> import torch
-        >>> from advreg.fronts import Front
+        >>> from advreg.attacks import Front
         >>> from advreg.plotting import plot_front
         >>> values = torch.tensor([[[9.0, 0.8]], [[5.0, 0.1]]])
         >>> front = Front(("contour", "mask"), torch.tensor([0.0, 1.0]), torch.zeros(2, 1, 4), values,

@@ -11,13 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advreg.norms import l2
-from advreg.projections import dykstra
-from advreg.randomness import Keys
-from advreg.rows import per_example
+from advreg._core.keys import Keys
+from advreg._core.tensors import per_example
+from advreg._core.types import Output, PerExample, Target
 from advreg.rules import Here, Rule
-from advreg.threats import Threat
-from advreg.types import Norm, Output, PerExample, Target
+from advreg.threats import Norm, Threat, dykstra, l2
 
 
 def check_norm(norm: Norm, *, shape: tuple[int, ...] = (3, 4), dtype: torch.dtype = torch.float64) -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from advreg.tables import Row, Table
+from advreg.evaluation import Row, Table
 from lumbar_disk.claims import MARGIN, Verdict, judge
 from lumbar_disk.paper import MEASURES, RADII, TABLES, ordered, published
 

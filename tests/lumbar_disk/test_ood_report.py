@@ -12,8 +12,8 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from advreg import rasterise
-from advreg.tables import Row, Table
+from advreg.evaluation import Row, Table
+from advreg.metrics import rasterise
 from lumbar_disk import ood_figures, ood_report, ood_tables, prepare, recipes, results
 from lumbar_disk.claims import Verdict
 from lumbar_disk.ood_claims import judge

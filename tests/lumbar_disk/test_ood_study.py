@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from advreg import Threat, l2
-from advreg.tables import Table
+from advreg.evaluation import Table
 from lumbar_disk import models, ood_images, ood_study, phantom, recipes, train
 from lumbar_disk.cli import app
 from lumbar_disk.discs import crops

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from advreg import rasterise
+from advreg.metrics import rasterise
 from lumbar_disk import phantom, prepare
 from lumbar_disk.cli import app
 from lumbar_disk.discs import crops

@@ -14,8 +14,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from advreg import rasterise
-from advreg.tables import Row, Table
+from advreg.evaluation import Row, Table
+from advreg.metrics import rasterise
 from lumbar_disk import pictures, prepare, recipes, report, results, study_figures
 from lumbar_disk.paper import MEASURES, RADII, ordered, published
 from lumbar_disk.sources import Options

@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from advreg import Keys
-from advreg.tables import Table
+from advreg.evaluation import Table
 from advreg.training import Adversary, Noise, PureNoise
 from lumbar_disk import models, recipes
 from lumbar_disk.cli import app

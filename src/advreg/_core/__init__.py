@@ -1,0 +1,1 @@
+"""Ground floor of the library: what every room stands on. Private."""

@@ -1,0 +1,42 @@
+"""Checks of arguments that several rooms make: shapes, one number per example, the names of examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from advreg._core.tensors import rows
+
+
+def same_shape(output: Tensor, target: Tensor) -> None:
+    """Refuse to broadcast: `(B, 1)` against `(B,)` would silently compare every pair of examples."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        raise TypeError(
+            f"output and target must be tensors; got {type(output).__name__} and {type(target).__name__}: "
+            "for one head of several, wrap the function, on('mask', f)"
+        )
+    if output.shape != target.shape:
+        raise ValueError(
+            f"output and target must have the same shape, nothing is broadcast; got {tuple(output.shape)} "
+            f"and {tuple(target.shape)}: reshape the target like the output"
+        )
+
+
+def one_per_example(value: Any, count: int, name: str) -> Tensor:
+    """Insist on a tensor of one number per example, `(count,)`. `name` stands in the message."""
+    if not isinstance(value, Tensor) or value.shape != (count,):
+        came = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(
+            f"{name} must return one number per example, a tensor of shape ({count},); got {came}: "
+            "reduce over all but the first dimension, for example loss.flatten(1).mean(1), "
+            "and turn a loss's own reduction off with reduction='none'"
+        )
+    return value
+
+
+def examples(flags: Tensor) -> str:
+    """Names the examples in which any flag `(B, *input)` is set, for a message."""
+    found = rows(flags).any(1).nonzero().flatten().tolist()
+    shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    return f"{'example' if len(found) == 1 else 'examples'} {shown}"

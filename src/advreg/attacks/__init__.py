@@ -1,0 +1,29 @@
+"""Attacks: from a model, inputs and targets to the worst inputs found."""
+
+from advreg.attacks._ascend import Iterate, ascend
+from advreg.attacks._auto import AutoResult, Worst, auto_attack
+from advreg.attacks._gradient_free import random_noise, score_attack, square_attack
+from advreg.attacks._ood import OODResult, ood_attack
+from advreg.attacks._pgd import pgd_attack
+from advreg.attacks._result import Attack, AttackResult
+from advreg.attacks._starts import power_start
+from advreg.attacks._tradeoff import Front, tradeoff
+
+__all__ = [
+    "Attack",
+    "AttackResult",
+    "AutoResult",
+    "Front",
+    "Iterate",
+    "OODResult",
+    "Worst",
+    "ascend",
+    "auto_attack",
+    "ood_attack",
+    "pgd_attack",
+    "power_start",
+    "random_noise",
+    "score_attack",
+    "square_attack",
+    "tradeoff",
+]

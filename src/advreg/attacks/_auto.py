@@ -1,0 +1,213 @@
+"""Automatic attack: an ensemble without a step size to choose, judged in the task's metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from advreg._core.checks import one_per_example
+from advreg._core.keys import Keys
+from advreg._core.trees import take
+from advreg._core.types import Model, PerExample, Target
+from advreg.attacks._pgd import pgd_attack
+from advreg.attacks._result import AttackResult
+from advreg.execution import Precision, frozen
+from advreg.objectives import Within, negate, on
+from advreg.tasks import Task
+from advreg.threats import Threat
+
+_RUN = 30  # the number of runs is the root of the budget over this, so that both they and their length grow
+
+
+@dataclass(frozen=True, eq=False)
+class Worst:
+    """The worst that was found for one head.
+
+    Attributes:
+        x: Adversarial inputs inside the threat, `(B, *input)`.
+        value: The task's metric there, `(B,)`.
+        clean: The task's metric at the clean inputs, `(B,)`.
+        member: Which of `names` found it, `(B,)` int64; -1 for the clean input itself.
+        passes: Steps that were spent on it, each a forward pass and a gradient of the input, `(B,)` int64.
+        names: The members' names.
+    """
+
+    x: Tensor
+    value: Tensor
+    clean: Tensor
+    member: Tensor
+    passes: Tensor
+    names: tuple[str, ...]
+
+    def found_by(self) -> list[str]:
+        """The name of the member that found each example's input; "clean" where none did."""
+        return ["clean" if place < 0 else self.names[place] for place in self.member.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class AutoResult:
+    """What `auto_attack` found: `result["mask"].x`.
+
+    Attributes:
+        heads: The worst of each head.
+    """
+
+    heads: Mapping[str | int, Worst]
+
+    def __getitem__(self, key: str | int) -> Worst:
+        return self.heads[key]
+
+    @property
+    def x(self) -> Tensor:
+        """The worst inputs, where one head alone was attacked, as `evaluate` asks for them."""
+        if len(self.heads) > 1:
+            raise AttributeError(
+                f"each of the heads {list(self.heads)} has its own worst inputs: take result[head].x, or "
+                "attack one head alone"
+            )
+        return next(iter(self.heads.values())).x
+
+
+def auto_attack(
+    model: Model,
+    x: Tensor,
+    y: Target,
+    *,
+    heads: Mapping[str | int, Task],
+    threat: Threat,
+    budget: int = 500,
+    prune: bool = True,
+    precision: Precision = "float32",
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> AutoResult:
+    """Find the worst input for each head, by an ensemble of attacks, within a number of passes.
+
+    The budget is divided equally among `sqrt(budget / 30)` runs, rounded: one of 20, two of 50 for 100, four
+    of 125 for 500. They take turns through the head's members, each time from another random start. Every
+    point that a run meets inside the threat is judged in the metric itself, and the worst is kept for each
+    example. An example whose metric is as bad as can be leaves at once, and what it has left is not spent.
+
+    What one example gets depends on its own seed and index alone, not on the batch.
+
+    Args:
+        model: As for `pgd_attack`.
+        x: Clean inputs `(B, *input)`.
+        y: The target.
+        heads: By the key of the head, "" for a model whose output is the head itself, what it is for; see
+            `advreg.tasks`: `masks()`, `points()`, `outlines(size)`, or a `Task` of your own.
+        threat: Norm, radius, bounds and mask. The radius must be finite, since
+            every run begins at random.
+        budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
+            for each run, and one for the clean input, come on top.
+        prune: As for `pgd_attack`.
+        precision: As for `pgd_attack`.
+        seed: With `index`, decides all chance.
+        index: Each example's place in its data set, int64 `(B,)`.
+
+    Returns:
+        An `AutoResult`: for each head the worst inputs, the metric there, which member found them, and the
+        passes used.
+
+    Raises:
+        ValueError: No heads; a budget below 1; and as for `pgd_attack`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import Threat, auto_attack, linf
+        >>> from advreg.tasks import masks, points
+        >>> model = lambda x: {"contour": 9 * x.mean((2, 3)).unsqueeze(-1), "mask": 8 * x - 4}
+        >>> x = 0.3 + 0.4 * torch.rand(3, 1, 8, 8)
+        >>> y = {"contour": model(x)["contour"], "mask": (x > 0.5).float()}
+        >>> result = auto_attack(model, x, y, heads={"contour": points(), "mask": masks()},
+        ...                      threat=Threat(linf, 0.1), budget=20)
+        >>> bool((result["mask"].value < result["mask"].clean).all())
+        True
+        >>> result["contour"].value.numpy().round(2), result["contour"].passes
+        (array([0.9, 0.9, 0.9], dtype=float32), tensor([20, 20, 20]))
+
+    Source:
+        Croce and Hein, arXiv:2003.01690 (an ensemble without parameters, the worst per example); Croce et
+        al., arXiv:2306.12941 (segmentation).
+    """
+    if not heads:
+        raise ValueError('expected a task for one head or more, {"mask": masks()}; got none')
+    if budget < 1:
+        raise ValueError(f"budget must be 1 pass or more; got {budget}")
+    threat.validate(x)
+    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+    inputs = x.detach()
+    attack = partial(pgd_attack, model, prune=prune, precision=precision)
+    found = {}
+    for key, task in heads.items():
+        judge = _on(key, task.metric)
+        with frozen(model), torch.no_grad():
+            clean = one_per_example(judge(model(inputs), y), len(x), f"the metric of head {key!r}")
+        found[key] = _worst(attack, inputs, y, clean, key, task, threat, budget, keys)
+    return AutoResult(found)
+
+
+def runs(budget: int) -> list[int]:
+    """How many passes each run gets.
+
+    Example:
+        >>> runs(20), runs(100), runs(500)
+        ([20], [50, 50], [125, 125, 125, 125])
+    """
+    count = max(1, round(math.sqrt(budget / _RUN)))
+    return [budget // count + (number < budget % count) for number in range(count)]
+
+
+@torch.inference_mode(mode=False)  # what is taken from the target must serve autograd
+def _worst(
+    attack: Callable[..., AttackResult],
+    x: Tensor,
+    y: Target,
+    clean: Tensor,
+    key: str | int,
+    task: Task,
+    threat: Threat,
+    budget: int,
+    keys: Keys,
+) -> Worst:
+    judge = _on(key, task.metric) if task.worse == "higher" else negate(_on(key, task.metric))
+    nothing_worse = Within(judge, low=task.sign * task.worst)
+    clean = task.sign * clean
+    worst, value, index = x.clone(), clean.clone(), keys.index.to(x.device)
+    member, passes = torch.full_like(index, -1), torch.zeros_like(index)
+    left = ~(clean >= nothing_worse.low)
+    for number, steps in enumerate(runs(budget)):
+        if not bool(left.any()):
+            break
+        place = number % len(task.members)
+        chosen = task.members[place]
+        some, target, theirs, rows = take((x, y, index, torch.arange(len(x), device=x.device)), left)
+        found = attack(
+            some,
+            target,
+            objective=_on(key, chosen.objective),
+            threat=threat.take(left, x),
+            rule=chosen.rule,
+            steps=steps,
+            judge=judge,
+            stop=nothing_worse,
+            schedule=chosen.schedule,
+            seed=keys.fold_in(number).seed,
+            index=theirs,
+        )
+        better = found.value > value[rows]
+        at = rows[better]
+        worst[at], value[at], member[at] = found.x[better], found.value[better].to(value.dtype), place
+        passes[rows] += torch.where(found.finished, found.step, steps)
+        left[rows] = ~found.finished
+    names = tuple(entry.name for entry in task.members)
+    return Worst(worst, task.sign * value, task.sign * clean, member, passes, names)
+
+
+def _on(key: str | int, function: PerExample) -> PerExample:
+    return function if key == "" else on(key, function)

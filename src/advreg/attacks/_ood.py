@@ -1,0 +1,145 @@
+"""Out-of-distribution attacks: inputs moved until the model answers as it does for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from advreg._core.types import Model, Output, PerExample, Target
+from advreg.attacks._pgd import pgd_attack
+from advreg.attacks._result import AttackResult
+from advreg.execution import Precision, frozen
+from advreg.objectives import Within
+from advreg.rules import Rule
+from advreg.threats import Threat
+
+
+class AttackOptions(TypedDict, total=False):
+    """The options of `pgd_attack` that `ood_attack` passes on."""
+
+    rule: Rule[Any]
+    steps: int
+    start: Tensor | None
+    random_start: bool
+    restarts: int
+    keep: Literal["best", "last"]
+    judge: PerExample | None
+    schedule: Callable[[float], float] | None
+    prune: bool
+    pack: bool
+    precision: Precision
+    channels_last: bool
+    compiled: bool | str
+    checkpoint: tuple[type[nn.Module], ...]
+    micro_batch: int | None
+    seed: int
+    index: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class OODResult(AttackResult):
+    """What an out-of-distribution attack found.
+
+    Attributes:
+        closeness: For each condition by its name the metric at `x`, `(B,)`.
+        matched: For each condition whether it holds there, `(B,)` bool. `finished` says whether all do.
+    """
+
+    closeness: Mapping[str, Tensor]
+    matched: Mapping[str, Tensor]
+
+
+def ood_attack(
+    model: Model,
+    x_in: Tensor | None,
+    x_out: Tensor,
+    *,
+    objective: PerExample,
+    threat: Threat,
+    target: Target | None = None,
+    match: Mapping[str, Within] | None = None,
+    **options: Unpack[AttackOptions],
+) -> OODResult:
+    """Move out-of-distribution inputs until the model answers as it does for in-distribution ones.
+
+    The target is the model's own output on `x_in`, as it is; the ball is centred on `x_out`. Pairs that
+    match leave the batch, so that the others cost less.
+
+    Args:
+        model: As for `pgd_attack`.
+        x_in: In-distribution inputs, `(B, *input)`, each the partner of one of `x_out`; one alone is the
+            partner of all. None where `target` is given.
+        x_out: Out-of-distribution inputs, `(B, *input)`: the centres, and where the attack begins. One alone
+            is the partner of all of `x_in`.
+        objective: What grows as the outputs come together, such as `on("mask", J_OOD_seg)`.
+        threat: The paper's is `Threat(l2, 40.0)` around a 128 x 128 image; `Threat(l2, math.inf)` leaves the
+            box alone.
+        target: What is to be matched in place of the output on `x_in`.
+        match: When a pair matches: conditions by name, all of which must hold; see `Within`.
+        **options: As for `pgd_attack`; the paper's rule is `Adamax(0.01, relative=False)`.
+
+    Returns:
+        An `OODResult`, around `x_out`.
+
+    Raises:
+        ValueError: Batches that do not pair, and as for `pgd_attack`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import Adamax, J_OOD_reg, Threat, l2, ood_attack, point_error
+        >>> model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Unflatten(1, (2, 2)))
+        >>> result = ood_attack(model, torch.rand(4, 6), torch.rand(1, 6), objective=J_OOD_reg,
+        ...                     threat=Threat(l2, 0.5), rule=Adamax(0.01, relative=False), steps=10,
+        ...                     match={"points": Within(point_error, high=0.1)})
+        >>> result.x.shape, list(result.closeness), torch.equal(result.matched["points"], result.finished)
+        (torch.Size([4, 6]), ['points'], True)
+
+    Source:
+        Chen et al., section 2.3, Eqs 6 and 7; Liang et al., arXiv:2009.08016.
+    """
+    if (x_in is None) == (target is None):
+        raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
+    if x_in is not None:
+        x_in, x_out = _paired(x_in, x_out)
+        threat.validate(x_in)
+        with frozen(model), torch.no_grad():
+            target = model(x_in)
+    conditions = match or {}
+
+    def stop(output: Output, wanted: Target) -> Tensor:
+        return torch.stack([condition(output, wanted) for condition in conditions.values()]).all(0)
+
+    found = pgd_attack(
+        model,
+        x_out,
+        target,
+        objective=objective,
+        threat=threat,
+        stop=stop if conditions else None,
+        **options,
+    )
+    closeness, matched = {}, {}
+    if conditions:
+        with frozen(model), torch.no_grad():
+            output = model(found.x)
+            closeness = {name: condition.function(output, target) for name, condition in conditions.items()}
+            matched = {name: condition(output, target) for name, condition in conditions.items()}
+    return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
+
+
+def _paired(x_in: Tensor, x_out: Tensor) -> tuple[Tensor, Tensor]:
+    """One to one; one alone with all of the other."""
+    if len(x_in) == len(x_out):
+        return x_in, x_out
+    if 1 not in (len(x_in), len(x_out)):
+        raise ValueError(
+            f"x_in and x_out must pair one to one, or one with all; got {len(x_in)} and {len(x_out)}: repeat "
+            "the shorter, for example x_out.repeat_interleave(n, dim=0)"
+        )
+    count = max(len(x_in), len(x_out))
+    x_in, x_out = (x.expand(count, *x.shape[1:]) if len(x) == 1 else x for x in (x_in, x_out))
+    return x_in, x_out.contiguous()

@@ -1,0 +1,184 @@
+"""Projected gradient ascent, the paper's Algorithm 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from advreg._core.keys import Keys
+from advreg._core.types import Model, Output, PerExample, Target
+from advreg.attacks._result import AttackResult
+from advreg.attacks._run import Plan, judged, report, search
+from advreg.execution import Parts, Precision, frozen, pruned, room
+from advreg.execution._memory import checkpointed
+from advreg.execution._precision import cast, lowered
+from advreg.objectives import Within, keys_read
+from advreg.packing import packed
+from advreg.rules import Adamax, Rule
+from advreg.threats import Threat
+
+
+def pgd_attack(
+    model: Model,
+    x: Tensor,
+    y: Target,
+    *,
+    objective: PerExample,
+    threat: Threat,
+    rule: Rule[Any] = Adamax(0.2),
+    steps: int = 100,
+    start: Tensor | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    keep: Literal["best", "last"] = "best",
+    judge: PerExample | None = None,
+    stop: Callable[[Output, Target], Tensor] | None = None,
+    schedule: Callable[[float], float] | None = None,
+    prune: bool = True,
+    pack: bool = True,
+    precision: Precision = "float32",
+    channels_last: bool = False,
+    compiled: bool | str = False,
+    checkpoint: tuple[type[nn.Module], ...] = (),
+    micro_batch: int | None = None,
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> AttackResult:
+    """Projected gradient ascent of an objective inside a threat around each input: the paper's Algorithm 1.
+
+    Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless it begins there, and
+    `restarts * steps` gradients of the input; never a gradient of a parameter. Only what the heads that are
+    read need is computed (see `advreg.execution.pruned`). The model is left bit for bit as it was, also if
+    something raises (see `frozen`). Examples must not interact, and neither model nor objective may know of
+    the batch what is not in `x` or `y`: parts of it run one after another, and what is finished leaves it.
+    Randomness belongs to the example, by `seed` and `index`, so that results do not depend on the batch.
+
+    Args:
+        model: Inputs to whatever the objective reads. Call `.eval()` on it first.
+        x: Clean inputs `(B, *input)`, the centres of the threat.
+        y: The target that the objective compares with.
+        objective: `(output, target) -> (B,)`, to be maximised. For one head of several, `on(key, f)`; for
+            several at once `weighted`, `advreg.objectives.normalised` or `worst_head`. One with a method
+            `at(share)`, as `advreg.objectives.SegPGD`, changes with the share of steps done.
+        threat: Norm, radius, bounds and mask.
+        rule: How a step is made; by default the paper's, Adamax with alpha = radius / 5.
+        steps: Gradient steps of each run; the paper takes 100.
+        start: The paper's x_init, `(B, *input)`, where it differs from `x`.
+        random_start: Begin at a random point of the threat, as the paper does.
+        restarts: Independent runs, each from another random start; the best is kept per example.
+        keep: "best": the worst input met, the clean one included, so that the gain is never negative.
+            "last": where the run ends, as the paper reports.
+        judge: `(output, target) -> (B,)`, what is really to become large, such as `negate(dice)`, where the
+            objective is only its differentiable stand-in: the worst input, value and gain are in its terms.
+        stop: `(output, target) -> (B,)` bool. An example for which it holds is finished: that point is its
+            result, and it leaves the batch, so that the others cost less.
+        schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
+            `Shrinking`. Only points inside the threat itself are results.
+        prune: Whether to leave out what the heads that are read do not need; results are the same.
+        pack: Whether a long attack on a small batch on a CPU may keep kernels laid out for the processor; see
+            `advreg.packing.packed`.
+        precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
+            take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
+        channels_last: Whether the network computes with the channels of a pixel side by side.
+        compiled: Whether to run the network through `torch.compile`, up to minutes once for each shape; or
+            its mode. "reduce-overhead" replays CUDA graphs on an NVIDIA GPU, where batches are small.
+        checkpoint: Types of submodules whose inside is computed again rather than kept; see
+            `advreg.execution._memory.checkpointed`.
+        micro_batch: How many examples, or restarts of them, run at once, at most; by default 400,000
+            numbers of input on a CPU (24 images of 128 x 128), 4 million elsewhere.
+        seed: With `index`, decides the random starts.
+        index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
+
+    Returns:
+        An `AttackResult`.
+
+    Raises:
+        TypeError: Inputs that are not floating point; an objective that does not return `(B,)`.
+        ValueError: Inputs outside the bounds or not finite; a model that normalises by batch statistics;
+            an objective without a gradient, or not finite; options that contradict each other.
+        KeyError: A head that output or target lacks.
+
+    Warns:
+        UserWarning: The gradient of an example is zero at every step; the model drew random numbers; memory
+            ran out, so that the batch is attacked in parts.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, Threat, linf, pgd_attack
+        >>> model = torch.nn.Linear(2, 1)
+        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, -2.0]])), model.bias.data.zero_()
+        >>> x, y = torch.full((1, 2), 0.5), torch.full((1, 1), -0.5)
+        >>> result = pgd_attack(model, x, y, objective=J_IND_reg, threat=Threat(linf, 0.1))
+        >>> result.x, result.gain
+        (tensor([[0.6000, 0.4000]]), tensor([0.0900]))
+
+    Source:
+        Chen et al., Algorithm 1; Madry et al., arXiv:1706.06083.
+    """
+    _check_options(steps, restarts, keep, micro_batch, random_start=random_start)
+    threat.validate(x)
+    if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
+        raise ValueError(
+            f"start must be like x, {x.dtype} of shape {tuple(x.shape)}; got {start.dtype} of shape "
+            f"{tuple(start.shape)}"
+        )
+    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+    if len(keys.index) != len(x):
+        raise ValueError(
+            f"{len(keys.index)} keys cannot serve a batch of {len(x)}: index= is one place for each"
+        )
+    plan = Plan(objective, judge, rule, steps, restarts, random_start, keep == "best", stop, schedule)
+    if plan.factor(steps) != 1:
+        raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
+    parts = Parts(room(x) if micro_batch is None else micro_batch)
+    x, exact = x.detach(), precision == "float32"
+    with frozen(model), checkpointed(model, checkpoint), ExitStack() as layouts:
+        part = pruned(model, _read(objective, judge, stop), x) if prune else model
+        if pack and not compiled and not channels_last:
+            layouts.enter_context(packed(model, x, steps))
+        quick = cast(_compiled(part, compiled), precision, channels_last=channels_last)
+        with lowered(model, precision, channels_last=channels_last):
+            track, clean = search(quick, plan, (x, y, threat, start), keys, parts)
+        look = partial(judged, part, plan)
+        if clean is None or not exact:
+            clean = torch.cat([value for value, _ in parts.run(look, (x, y, threat, None))])
+        track = track.seeing(clean, None, -1)
+        if not exact:
+            track = track.again(parts.run(look, (track.x, y, threat, None)))
+    if keep == "best":
+        track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
+    report(track, tried=steps > 0)
+    return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
+
+
+def _compiled(part: Model, how: bool | str) -> Model:
+    if isinstance(how, str):
+        return torch.compile(part, mode=how)
+    return torch.compile(part) if how else part
+
+
+def _read(*functions: Callable[[Output, Target], Tensor] | None) -> frozenset[str | int] | None:
+    """The heads that any of them reads; None: it may be all."""
+    read = [keys_read(f.function if isinstance(f, Within) else f) for f in functions if f is not None]
+    known = [keys for keys in read if keys is not None]
+    return frozenset().union(*known) if len(known) == len(read) else None
+
+
+def _check_options(
+    steps: int, restarts: int, keep: str, micro_batch: int | None, *, random_start: bool
+) -> None:
+    if steps < 0 or restarts < 1:
+        raise ValueError(f"steps must be 0 or more and restarts 1 or more; got {steps} and {restarts}")
+    if micro_batch is not None and micro_batch < 1:
+        raise ValueError(f"micro_batch must be 1 or more, or None; got {micro_batch}")
+    if keep not in ("best", "last"):
+        raise ValueError(f"keep must be 'best' or 'last'; got {keep!r}")
+    if restarts > 1 and not random_start:
+        raise ValueError(
+            f"{restarts} restarts without a random start would all be the same run: pass random_start=True"
+        )

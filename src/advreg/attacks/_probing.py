@@ -1,0 +1,181 @@
+"""Probing of a model without gradients: the worst point met of each example, random windows and directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advreg._core.checks import examples, one_per_example
+from advreg._core.keys import Keys
+from advreg._core.tensors import per_example, rows
+from advreg._core.trees import map_tensors
+from advreg._core.types import Model, PerExample, Target
+from advreg.attacks._result import AttackResult
+from advreg.execution import heads
+from advreg.objectives import keys_read
+from advreg.threats import Threat, linf
+
+
+@dataclass(eq=False)
+class Probe:
+    """One run: what is attacked, and the worst point met for each example."""
+
+    model: Model
+    centre: Tensor
+    y: Target
+    objective: PerExample
+    threat: Threat
+    judge: PerExample | None
+    keys: Keys
+
+    def __post_init__(self) -> None:
+        self.threat.validate(self.centre)
+        if math.isinf(self.threat.largest):
+            raise ValueError(
+                "random search needs a finite radius; got inf: pass the largest distance that makes sense, "
+                "for linf the width of the bounds"
+            )
+        self.centre = self.centre.detach()
+        read = [keys_read(function) for function in (self.objective, self.judge) if function is not None]
+        self.part = heads(self.model, None if None in read else frozenset().union(*(r or () for r in read)))
+        wide = torch.promote_types(self.centre.dtype, torch.float32)
+        radius = torch.as_tensor(self.threat.radius, dtype=wide, device=self.centre.device)
+        self.radius = radius.expand(len(self.centre))
+
+    def begin(self) -> None:
+        """Meet the clean inputs."""
+        self.x = self.centre
+        self.step = torch.full((len(self.centre),), -1, device=self.centre.device)
+        self.sick = torch.zeros_like(self.step, dtype=torch.bool)
+        _, self.clean = self.scores(self.centre, self.y)
+        self.value = self.clean
+
+    def scores(self, x: Tensor, y: Target) -> tuple[Tensor, Tensor]:
+        """Objective and judge at some points."""
+        output = self.part(x)
+        value = one_per_example(self.objective(output, y), len(x), "an objective")
+        if self.judge is None:
+            return value, value
+        return value, one_per_example(self.judge(output, y), len(x), "a judge")
+
+    def meet(self, x: Tensor, step: int) -> Tensor:
+        """Keep points that are worse than the worst so far; the objective there, `(B,)`."""
+        value, judged = self.scores(x, self.y)
+        self.sick = self.sick | ~(value.isfinite() & judged.isfinite())
+        worse = judged > self.value
+        self.x = torch.where(per_example(worse, x), x, self.x)
+        self.value = torch.where(worse, judged, self.value)
+        self.step = torch.where(worse, step, self.step)
+        return value
+
+    def result(self) -> AttackResult:
+        """What was found."""
+        sick = self.sick | ~self.clean.isfinite()
+        if bool(sick.any()):
+            raise ValueError(
+                f"the objective is not finite for {examples(sick)}: look for a logarithm of zero, a division "
+                "by zero, or float16 overflow"
+            )
+        return AttackResult(self.x, self.value, self.value - self.clean, self.step, torch.zeros_like(sick))
+
+    def scaled(self, pattern: Tensor, share: Tensor | None = None) -> Tensor:
+        """A pattern of signs as a perturbation: under linf of the radius, else of a share of its size."""
+        if self.threat.norm != linf:
+            size = self.threat.norm.size(pattern)
+            length = self.radius / torch.where(size > 0, size, 1) * (1 if share is None else share)
+            return pattern * per_example(length, pattern).to(pattern.dtype)
+        return pattern * per_example(self.radius, pattern).to(pattern.dtype)
+
+    def moved(self, at: Tensor, share: float, keys: Keys) -> Tensor:
+        """`at` with another random window; the opposite of it where that would change nothing."""
+        inside, signs, size = window(at, share, keys)
+        delta = self.scaled(torch.where(inside, signs, 0), size)
+        tried = self.threat.project(torch.where(inside, self.centre + delta, at), self.centre)
+        same = per_example(rows(tried == at).all(1), at)
+        opposite = self.threat.project(torch.where(inside, self.centre - delta, at), self.centre)
+        return torch.where(same, opposite, tried)
+
+    def slope(self, at: Tensor, draws: int, reach: float, kind: str, at_once: int, keys: Keys) -> Tensor:
+        """The estimated gradient at some points, `(B, *input)`."""
+        total = torch.zeros_like(at, dtype=torch.promote_types(at.dtype, torch.float32))
+        length = self.radius * reach
+        if self.threat.norm != linf:
+            length = length / self.threat.norm.size(torch.ones_like(at))
+        length = per_example(length, at).to(at.dtype)
+        for some in _parts(draws, max(1, at_once // 2)):
+            u = torch.stack([_direction(keys.fold_in(draw), at, kind) for draw in some])
+            if self.threat.mask is not None:
+                u = u * self.threat.mask.to(at.device)
+            points = torch.cat([at + length * u, at - length * u]).flatten(0, 1)
+            copies = 2 * len(u)
+            values, _ = self.scores(self.boxed(points, copies), _repeated(self.y, copies, len(at)))
+            up, down = values.reshape(2, len(u), len(at))
+            change = torch.nan_to_num(up - down, 0.0, 0.0, 0.0).to(total.dtype)
+            total += (change.reshape(*change.shape, *[1] * (at.ndim - 1)) * u).sum(0)
+        safe = torch.where(length > 0, length, 1).to(total.dtype)
+        return (total / (2 * draws * safe)).to(at.dtype)
+
+    def boxed(self, points: Tensor, copies: int) -> Tensor:
+        """Points `(copies * B, *input)` put into the box."""
+        if self.threat.bounds is None:
+            return points
+        like = self.centre
+        lower, upper = (
+            torch.as_tensor(side, dtype=like.dtype, device=like.device).expand_as(like)
+            for side in self.threat.bounds
+        )
+        each = points.reshape(copies, *like.shape)
+        return each.clamp(lower, upper).reshape(points.shape)
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    return torch.where(uniform < 0.5, -1, 1).to(uniform.dtype)
+
+
+def _direction(keys: Keys, like: Tensor, kind: str) -> Tensor:
+    return keys.normal(like) if kind == "normal" else _signs(keys.uniform(like))
+
+
+def stripes(keys: Keys, x: Tensor) -> Tensor:
+    """A sign for each channel and each place of the last axis, `(B, *input)`."""
+    shape = (*x.shape[:2], *[1] * (x.ndim - 3), x.shape[-1]) if x.ndim > 2 else x.shape
+    return _signs(keys.uniform(x.new_empty(shape))).expand_as(x)
+
+
+def window(x: Tensor, share: float, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
+    """Which entries a random window covers, its signs, both `(B, *input)`, and a size in (0, 1), `(B,)`."""
+    if x.ndim <= 2:
+        n = rows(x).shape[1]
+        draw = keys.uniform(x.new_empty((len(x), 2 * n + 1), dtype=torch.float32))
+        size, order, signs = draw[:, 0], draw[:, 1 : n + 1], draw[:, n + 1 :]
+        last = order.kthvalue(max(1, round(share * n)), dim=1, keepdim=True).values
+        return (order <= last).reshape(x.shape), _signs(signs).to(x.dtype).reshape(x.shape), size
+    axes = x.shape[2:]
+    draw = keys.uniform(x.new_empty((len(x), 1 + len(axes) + x.shape[1]), dtype=torch.float32))
+    size, where, signs = draw[:, 0], draw[:, 1 : 1 + len(axes)], draw[:, 1 + len(axes) :]
+    inside = torch.ones_like(x[:, :1], dtype=torch.bool)
+    for axis, entries in enumerate(axes):
+        side = min(entries, max(1, round(share ** (1 / len(axes)) * entries)))
+        first = (where[:, axis] * (entries - side + 1)).long()[:, None]
+        place = torch.arange(entries, device=x.device)
+        within = (place >= first) & (place < first + side)
+        inside = inside & within.reshape(len(x), 1, *(n if k == axis else 1 for k, n in enumerate(axes)))
+    channels = _signs(signs).to(x.dtype).reshape(*x.shape[:2], *[1] * len(axes))
+    return inside.expand_as(x), channels.expand_as(x), size
+
+
+def _parts(count: int, size: int) -> Iterable[range]:
+    return (range(first, min(first + size, count)) for first in range(0, count, size))
+
+
+def _repeated(tree: Target, copies: int, count: int) -> Target:
+    """A target for `copies` batches one after another."""
+
+    def repeat(entry: Tensor) -> Tensor:
+        return entry.repeat(copies, *[1] * (entry.ndim - 1)) if entry.shape[:1] == (count,) else entry
+
+    return map_tensors(repeat, tree)

@@ -1,0 +1,34 @@
+"""Results of attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from advreg._core.types import Model, Target
+
+
+@dataclass(frozen=True, eq=False)
+class AttackResult:
+    """What an attack found.
+
+    Attributes:
+        x: Adversarial inputs inside the threat, `(B, *input)`, detached.
+        value: The objective at `x`, or the attack's judge, `(B,)`.
+        gain: The same at `x` less at the centre, `(B,)`.
+        step: The step at which `x` was found, `(B,)` int64; 0 is the start, -1 the centre itself.
+        finished: Whether the attack's `stop` held at `x`, `(B,)` bool; False throughout without one.
+    """
+
+    x: Tensor
+    value: Tensor
+    gain: Tensor
+    step: Tensor
+    finished: Tensor
+
+
+Attack: TypeAlias = Callable[[Model, Tensor, Target], AttackResult]
+"""What evaluation and training take: often a `functools.partial` of `pgd_attack`."""

@@ -1,0 +1,27 @@
+"""Detectors of out-of-distribution inputs, their measures, and the adversary who knows of them."""
+
+from advreg.detectors._detector import Detector, aware, lower_score, score_of, scores
+from advreg.detectors._disagreement import DisagreementDetector
+from advreg.detectors._distance import MahalanobisDetector, NearestNeighbourDetector
+from advreg.detectors._features import Inputs
+from advreg.detectors._reconstruction import ReconstructionDetector
+from advreg.detectors._report import Detection, Report, ReportRow, detection, report, threshold
+
+__all__ = [
+    "Detection",
+    "Detector",
+    "DisagreementDetector",
+    "Inputs",
+    "MahalanobisDetector",
+    "NearestNeighbourDetector",
+    "ReconstructionDetector",
+    "Report",
+    "ReportRow",
+    "aware",
+    "detection",
+    "lower_score",
+    "report",
+    "score_of",
+    "scores",
+    "threshold",
+]

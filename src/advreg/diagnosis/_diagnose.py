@@ -1,0 +1,158 @@
+"""Diagnosis of an evaluation: checks that a weak attack, or a defence that hides gradients, fails."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advreg._core.keys import Keys
+from advreg._core.types import Model, PerExample, Target
+from advreg.diagnosis._attack_checks import CHECKS, skipped
+from advreg.diagnosis._report import Check, Diagnosis
+from advreg.diagnosis._trial import Examination
+from advreg.threats import Threat
+
+
+def diagnose(
+    model: Model,
+    x: Tensor,
+    y: Target,
+    *,
+    objective: PerExample,
+    threat: Threat,
+    judge: PerExample | None = None,
+    transfer: Model | Sequence[Model] | None = None,
+    steps: int = 50,
+    queries: int = 500,
+    seed: int = 0,
+    index: Tensor | None = None,
+    progress: bool = False,
+) -> Diagnosis:
+    """Check whether what gradient attacks find on a model can be taken for its robustness.
+
+    For any model and output tree, and any objective. The attack on trial is `pgd_attack` with its own
+    defaults and `steps` steps. Checks, in order: `mode`, `determinism`, `gradients`, `steps`, `radius`,
+    `unbounded`, `noise`, `transfer`, `gradient_free`, `step_size`, `start`. What each does is
+    in `advreg.checks`, its thresholds in `advreg.examination`; what to do about each is in the report.
+
+    Give it 16 to 64 examples as they are evaluated: two heads that are attacked apart are diagnosed apart.
+
+    Cost: about `10 * steps` forward and backward passes of the batch, and `steps + 2 * queries` forward
+    passes; `steps` of both more for each model of `transfer`. `setting` of the result counts the forward
+    passes. The model is left as it was.
+
+    Args:
+        model: As for `pgd_attack`.
+        x: Clean inputs, `(B, *input)`.
+        y: The target that the objective compares with.
+        objective: `(output, target) -> (B,)`, what attacks maximise.
+        threat: Norm, finite radius, bounds and mask.
+        judge: In whose terms damage is compared, larger being worse, such as `negate(on("mask", dice))`; by
+            default the objective.
+        transfer: Other models with outputs of the same kind, whose adversarial inputs are tried on this one:
+            the same network trained without the defence is best.
+        steps: Steps of the gradient attack; those of your evaluation.
+        queries: Forward passes of each gradient-free attack.
+        seed: With `index`, decides all random numbers.
+        index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
+        progress: Show a bar with the time left; needs tqdm.
+
+    Returns:
+        A `Diagnosis`.
+
+    Raises:
+        ValueError: Inputs outside the bounds; a radius that is infinite, or zero for all; too few steps or
+            queries.
+        TypeError: As for `pgd_attack`.
+        KeyError: A head that output or target lacks.
+        ImportError: `progress=True` without tqdm.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, Threat, diagnose, linf
+        >>> x = torch.linspace(0.1, 0.9, 24).reshape(8, 3)
+        >>> y = torch.zeros(8, 1)
+        >>> honest = lambda x: x.sum(1, keepdim=True)
+        >>> options = {"objective": J_IND_reg, "threat": Threat(linf, 0.1), "steps": 20, "queries": 40}
+        >>> diagnose(honest, x, y, **options).passed
+        True
+        >>> rounded = lambda x: honest((5 * x).round() / 5)
+        >>> diagnose(rounded, x, y, **options).flagged
+        ('gradients', 'steps', 'unbounded', 'noise', 'gradient_free')
+
+    Source:
+        Athalye et al., arXiv:1802.00420, section 3.1; Carlini et al., arXiv:1902.06705, section 4; Pintor et
+        al., Indicators of attack failure, arXiv:2106.09947; Croce and Hein, arXiv:2003.01690 (randomness,
+        black-box attacks beside white-box ones).
+    """
+    threat.validate(x)
+    if math.isinf(threat.largest) or threat.largest == 0:
+        raise ValueError(
+            f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
+            "limit pass the largest distance that makes sense, for linf the width of the bounds"
+        )
+    if steps < 10 or queries < 30:
+        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
+    others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
+    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+    work = Examination(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys)
+    checks: list[Check] = []
+    with _counted(model) as passes, _bar(len(CHECKS), progress=progress) as advance:
+        for check in CHECKS:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # zero gradients, random numbers: what checks say
+                checks.append(skipped(check, work.refused) if work.refused else check(work))
+            advance(checks[-1].name)
+    setting = {
+        "examples": len(x),
+        "norm": repr(threat.norm),
+        "radius": round(threat.largest, 6),
+        "steps": steps,
+        "queries": queries,
+        "seed": seed,
+    }
+    if isinstance(model, nn.Module):
+        setting["forward passes"] = passes[0]
+    return Diagnosis(tuple(checks), setting)
+
+
+@contextmanager
+def _counted(model: Model) -> Iterator[list[int]]:
+    """Counts the model's forward passes, if it is a module."""
+    count = [0]
+
+    def hook(*_: Any) -> None:
+        count[0] += 1
+
+    handle = model.register_forward_pre_hook(hook) if isinstance(model, nn.Module) else None
+    try:
+        yield count
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+@contextmanager
+def _bar(total: int, *, progress: bool) -> Iterator[Callable[[str], None]]:
+    if not progress:
+        yield lambda _: None
+        return
+    try:
+        from tqdm import tqdm  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm, or progress=False") from error
+    with tqdm(total=total, unit="check") as bar:
+
+        def advance(name: str) -> None:
+            bar.set_postfix(check=name, refresh=False)
+            bar.update()
+
+        yield advance

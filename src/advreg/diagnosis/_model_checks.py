@@ -1,0 +1,160 @@
+"""Checks of a diagnosis that look at the model itself, one function each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from advreg._core.tensors import per_example, rows
+from advreg._core.trees import take, tensors
+from advreg.diagnosis._gradient_flow import dead_end, slope
+from advreg.diagnosis._report import Check
+from advreg.diagnosis._thresholds import DELIVERED, DIFFER, EMPTY, FORETOLD, NEARBY, STILL
+from advreg.diagnosis._trial import Examination, average
+from advreg.execution import frozen
+
+_BPDA = (
+    "attack what comes before, or give it a gradient on the way back (BPDA, arXiv:1802.00420): logits in "
+    "place of rounded, clipped or scaled outputs, a smooth filter for a median, the head before .detach()"
+)
+
+
+def mode(work: Examination) -> Check:
+    """No layer that behaves otherwise in training is in train mode."""
+    modules = list(work.model.named_modules()) if isinstance(work.model, nn.Module) else []
+    found = [f"{name or 'it'} ({type(m).__name__})" for name, m in modules if m.training and _moody(m)]
+    try:
+        work.clean = work.value(work.x)
+    except ValueError as error:
+        if not found:
+            raise
+        work.refused = str(error)
+    evidence = {"layers in train mode": float(len(found))}
+    if found:
+        return Check(
+            "mode",
+            "flag",
+            evidence,
+            f"in train mode: {', '.join(found[:3])}{', ...' if len(found) > 3 else ''}",
+            "call model.eval() before the evaluation; what is measured here holds for train mode",
+        )
+    return Check("mode", "pass", evidence, "no layer that training changes is in train mode")
+
+
+def determinism(work: Examination) -> Check:
+    """The same input gives the same outputs."""
+    with frozen(work.model), torch.no_grad():
+        passes = [[t.detach().double() for t in tensors(work.model(work.x))] for _ in range(3)]
+    first, *others = passes
+    scale = max([float(t.abs().max()) for t in first if t.numel()], default=0.0) or 1.0
+    apart = [
+        float((a - b).abs().max()) for more in others for a, b in zip(first, more, strict=True) if a.numel()
+    ]
+    share = max(apart, default=0.0) / scale
+    evidence = {"largest difference, of the largest output": share}
+    if share <= DIFFER:
+        return Check("determinism", "pass", evidence, "the same input gives the same outputs")
+    return Check(
+        "determinism",
+        "flag",
+        evidence,
+        f"the same input gives outputs that differ by {share:.2g} of the largest: dropout, or a noise layer",
+        "call model.eval(); if the model is random by design, attack and diagnose its expectation, "
+        "advreg.execution.expectation(model, draws=20), and report what is found on other draws",
+    )
+
+
+def gradients(work: Examination) -> Check:
+    """The objective has a gradient at the inputs and around them: finite, not zero, and of a use.
+
+    Of a use: at a random point, over the radius, it foretells no less than `FORETOLD` of the change between
+    that point and the input; and a small step along it delivers at least `DELIVERED` of what it foretells.
+    """
+    near = work.threat.sample(work.x, work.keys.fold_in(1))
+    value, clean = slope(work.model, work.x, work.y, work.objective)
+    around, gradient = slope(work.model, near, work.y, work.objective)
+    if clean is None or gradient is None:
+        message = f"the objective has no gradient: {_lost(work)}"
+        return Check("gradients", "flag", {"detached": 1.0}, message, _BPDA)
+    free = torch.ones_like(gradient, dtype=torch.bool)
+    if work.threat.mask is not None:
+        free &= work.threat.mask.to(gradient.device)
+    count = rows(free).sum(1).clamp(min=1)
+    empty = [rows((found == 0) & free).sum(1) / count for found in (clean, gradient)]
+    finite = [rows(found).isfinite().all(1) for found in (clean, gradient)]
+    sick = ~torch.stack([*finite, value.isfinite(), around.isfinite()]).all(0)
+    still = empty[1] == 1
+    evidence = {
+        "detached": 0.0,
+        "examples not finite": average(sick),
+        "examples without, clean": average(empty[0] == 1),
+        "examples without, random points": average(still),
+        "zero entries, clean": average(empty[0]),
+        "zero entries, random points": average(empty[1]),
+    }
+    if bool(sick.any()):
+        message = f"not finite for {average(sick):.0%} of the examples; {_lost(work, near, sick)}"
+        remedy = "look for a square root or norm at zero, a logarithm of zero, float16 overflow"
+        return Check("gradients", "flag", evidence, message, remedy)
+    foretold, delivered = _of_use(work, near, value, around, gradient)
+    evidence |= {"foretold of the change seen": foretold, "delivered of the change foretold": delivered}
+    if average(still) > STILL:
+        message = (
+            f"zero for {average(still):.0%} of the examples at random points; {_lost(work, near, still)}"
+        )
+    elif average(empty[1]) > EMPTY:
+        message = f"zero in {average(empty[1]):.0%} of the entries at random points"
+    elif foretold < FORETOLD:
+        message = (
+            f"too small: half of the gradients foretell less than {foretold:.2g} of the change that a random "
+            "point shows, as of a saturated or stepwise function"
+        )
+    elif delivered < DELIVERED:
+        message = (
+            f"misleading: half of the small steps along it deliver less than {delivered:.2g} of what "
+            "it foretells, as of a wrong backward pass or a very rough surface"
+        )
+    else:
+        return Check("gradients", "pass", evidence, "finite, not zero, and in keeping with the changes seen")
+    return Check("gradients", "flag", evidence, message, _BPDA)
+
+
+def _of_use(
+    work: Examination, near: Tensor, value: Tensor, around: Tensor, gradient: Tensor
+) -> tuple[float, float]:
+    """What the gradient foretells of a change seen, and what a step along it delivers: medians."""
+    direction = work.threat.steps_at(near).steepest(gradient)
+    radius = torch.as_tensor(work.threat.radius, dtype=near.dtype, device=near.device).expand(len(near))
+    rise = radius * rows(gradient * direction).sum(1)
+    step = work.threat.project(near + NEARBY * per_example(radius, near) * direction, work.x) - near
+    expected = rows(gradient * step).sum(1)
+    with frozen(work.model), torch.no_grad():
+        change = work.objective(work.model(near + step), work.y) - around
+    slack = 16 * torch.finfo(around.dtype).eps * around.abs()  # what rounding may show
+    return _median(rise / (around - value).abs(), (around - value).abs() > slack), _median(
+        change / expected, expected > slack
+    )
+
+
+def _median(ratio: Tensor, counts: Tensor) -> float:
+    """The median where it counts; 1 where it never does."""
+    return float(ratio[counts].double().median()) if bool(counts.any()) else 1.0
+
+
+def _moody(module: nn.Module) -> bool:
+    """Whether train mode changes what a layer does."""
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return module.dropout > 0
+    if isinstance(module, _NormBase):
+        return bool(module.track_running_stats)
+    return isinstance(module, (_DropoutNd, nn.RReLU)) and getattr(module, "p", 1.0) > 0
+
+
+def _lost(work: Examination, x: Tensor | None = None, some: Tensor | None = None) -> str:
+    """Where the gradient is lost, of some of the examples."""
+    x, y = work.x if x is None else x, work.y
+    if some is not None:
+        x, y = take((x, y), some)
+    return f"lost {dead_end(work.model, x, y, work.objective)}"

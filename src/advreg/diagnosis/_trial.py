@@ -1,0 +1,115 @@
+"""What the checks of a diagnosis share: the attack on trial, and how a rival is compared with it.
+
+Most checks ask what share of the damage the attack misses. With the gain of an example what an attack raised
+the judge's value by over the clean input, and a rival attack,
+
+    missed = mean(max(0, rival - attack)) / mean(max(rival, attack))
+
+over the examples: 0 if the rival is better for none, 1 if the attack finds nothing. An honest model whose
+attack stops at local maxima misses some per cent. A rival counts if it misses more than `MISSED` and the
+bootstrap interval over the examples is above `SURE`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advreg._core.bootstrap import Interval, bootstrap
+from advreg._core.keys import Keys
+from advreg._core.types import Model, PerExample, Target
+from advreg.attacks import AttackResult, pgd_attack
+from advreg.diagnosis._report import Check
+from advreg.diagnosis._thresholds import SURE
+from advreg.execution import frozen
+from advreg.threats import Threat
+
+
+@dataclass(eq=False)
+class Examination:
+    """What is examined, and what checks share."""
+
+    model: Model
+    x: Tensor
+    y: Target
+    objective: PerExample
+    threat: Threat
+    judge: PerExample | None
+    others: Sequence[Model]
+    steps: int
+    queries: int
+    keys: Keys
+    clean: Tensor = field(init=False)
+    refused: str = ""
+
+    @cached_property
+    def attack(self) -> Tensor:
+        """The gain of the attack on trial, `(B,)`."""
+        return self.gain(self.climb())
+
+    def value(self, x: Tensor) -> Tensor:
+        """The judge's value at some inputs, `(B,)`."""
+        with frozen(self.model), torch.no_grad():
+            return (self.judge or self.objective)(self.model(x), self.y).detach()
+
+    def gain(self, x: Tensor) -> Tensor:
+        """What it has risen by there, `(B,)`; nothing where it is not finite."""
+        return torch.nan_to_num(self.value(x) - self.clean, 0.0, 0.0, 0.0)
+
+    def options(self) -> dict[str, Any]:
+        """What every attack is told."""
+        told: dict[str, Any] = {"objective": self.objective, "threat": self.threat}
+        told |= {"seed": self.keys.seed, "index": self.keys.index}
+        return told if self.judge is None else {**told, "judge": self.judge}
+
+    def climb(self, model: Model | None = None, **options: Any) -> Tensor:
+        """What the gradient attack finds, `(B, *input)`, on this model or on another."""
+        return self.run(pgd_attack, model, **{"steps": self.steps, **options})
+
+    def run(self, attack: Callable[..., AttackResult], model: Model | None = None, **options: Any) -> Tensor:
+        """What an attack finds, `(B, *input)`; the clean inputs where it cannot run."""
+        try:
+            told = {**self.options(), **options}
+            return attack(self.model if model is None else model, self.x, self.y, **told).x
+        except ValueError:  # detached, or not finite: the check of gradients says so; inputs were checked
+            if model is not None:
+                raise
+            return self.x
+
+    def missed(self, rival: Tensor, attack: Tensor | None = None) -> Interval:
+        """What share of the damage, by gains `(B,)`, the attack misses; see the module."""
+        attack = (self.attack if attack is None else attack).double()
+        rival = rival.double()
+        both = float(torch.maximum(rival, attack).clamp(min=0).mean())
+        if both <= 0:
+            return Interval(0.0, 0.0, 0.0)
+        mean, low, high = bootstrap(((rival - attack).clamp(min=0) / both).tolist(), resamples=2000)
+        return Interval(mean, mean if math.isnan(low) else low, mean if math.isnan(high) else high)
+
+    def rivals(self, name: str, gains: Mapping[str, Tensor], limit: float, says: str, remedy: str) -> Check:
+        """A check that fails where a rival finds what the attack misses."""
+        evidence = {"gain of gradient": average(self.attack)}
+        evidence |= {f"gain of {rival}": average(gain) for rival, gain in gains.items()}
+        beaten, most = [], ("", 0.0)
+        for rival, gain in gains.items():
+            missed = self.missed(gain)
+            evidence |= {f"missed beside {rival}": missed.mean, f"missed beside {rival}, low": missed.low}
+            most = max(most, (rival, missed.mean), key=lambda pair: pair[1])
+            if missed.mean > limit and missed.low > SURE:
+                beaten.append(f"{rival} ({missed.mean:.0%})")
+        if not beaten:
+            beside = f"; at most {most[1]:.0%} is missed, beside {most[0]}" if most[0] else ""
+            return Check(name, "pass", evidence, f"{says} nothing much that the attack misses{beside}")
+        message = f"{says} damage that the attack misses: {', '.join(beaten)}; {limit:.0%} is allowed"
+        return Check(name, "flag", evidence, message, remedy)
+
+
+def average(gain: Tensor) -> float:
+    """The mean over the examples."""
+    return float(gain.double().mean())

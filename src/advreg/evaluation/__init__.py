@@ -1,0 +1,17 @@
+"""Evaluation: metrics of every head under attack, one row per example; resumable, and shared by processes."""
+
+from advreg._core.bootstrap import Interval, bootstrap
+from advreg.evaluation._curves import evaluate, radius_curve
+from advreg.evaluation._jobs import Batches, Metrics
+from advreg.evaluation._table import Row, Table
+
+__all__ = [
+    "Batches",
+    "Interval",
+    "Metrics",
+    "Row",
+    "Table",
+    "bootstrap",
+    "evaluate",
+    "radius_curve",
+]

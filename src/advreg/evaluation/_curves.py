@@ -1,0 +1,159 @@
+"""Evaluation: metrics of every head under attack, one row per example; resumable, and shared by processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advreg._core.fingerprint import describe
+from advreg._core.types import Model
+from advreg.evaluation._jobs import Batches, Cell, Metrics, Settings, measure
+from advreg.evaluation._table import Table
+from advreg.threats import Threat, linf
+
+
+def evaluate(
+    model: Model,
+    batches: Batches,
+    metrics: Metrics,
+    attack: Callable[..., Any] | None = None,
+    *,
+    name: str = "attack",
+    radius: float = math.nan,
+    groups: Sequence[str] | None = None,
+    journal: str | Path | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> Table:
+    """Measure every head on the inputs that one attack finds, or on the clean ones.
+
+    All heads are measured on the same inputs, so that the damage to a head that was not attacked shows too.
+
+    Where `torch.distributed` is initialised, each process takes whole batches, the `r`-th of `n` those with
+    `number % n == r`, and all return the same table, that of a single process. Give every process the same
+    batches, without a `DistributedSampler`.
+
+    Args:
+        model: Inputs to outputs. Call `.eval()` on it first, and put it on `device`.
+        batches: `(x, y)` or `(x, y, index)`; iterated once.
+        metrics: `{head: {name: function}}`, for example `{"mask": {"dice": dice}}`.
+        attack: Called as `attack(model, x, y, seed=seed, index=index)`, usually a `functools.partial` of
+            `pgd_attack`. None for the clean inputs.
+        name: What the column `attack` says; "clean" without an attack.
+        radius: What the column `radius` says; 0 without an attack.
+        groups: The group of each example by its index, such as its patient; see `bootstrap`.
+        journal: A folder in which each finished batch is written down. After an interruption the same call
+            goes on from there. A journal of other weights, attacks, metrics or data is refused.
+        seed: Handed to the attack.
+        device: Where batches are moved; by default they stay. Pinned ones are copied without waiting.
+        progress: Show a bar with the time left; needs tqdm.
+
+    Returns:
+        A `Table`, in the order of batches, examples, heads and metrics.
+
+    Raises:
+        ValueError: No batches; examples that occur twice; a journal of another evaluation; processes that
+            disagree on model or data.
+        TypeError: A metric that does not return `(B,)`; an attack that does not return an `AttackResult`.
+        KeyError: A head that output or target lacks.
+        ImportError: `progress=True` without tqdm.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from advreg import J_IND_reg, Threat, linf, pgd_attack
+        >>> from advreg import evaluate
+        >>> batches = [(torch.rand(4, 3), torch.rand(4, 2)) for _ in range(2)]
+        >>> attack = partial(pgd_attack, objective=J_IND_reg, threat=Threat(linf, 0.1), steps=5)
+        >>> evaluate(torch.nn.Linear(3, 2), batches, {"": {"error": J_IND_reg}}, attack, radius=0.1)
+        Table(8 rows; attack: attack; head: ''; metric: error; radius: 0.1)
+
+    Source:
+        Chen et al., section 3.1: each head's accuracy under attack, Eqs 13 to 15.
+    """
+    if attack is None and radius > 0:
+        raise ValueError(f"clean inputs have no radius; got {radius} without an attack: pass attack=")
+    cell = Cell("clean", 0.0, None) if attack is None else Cell(name, float(radius), attack)
+    told = {"radius": describe(cell.radius), f"attack {cell.attack!r}": describe(attack)}
+    settings = Settings(groups, journal, seed, device, progress)
+    return measure(model, batches, metrics, [cell], told, settings)
+
+
+def radius_curve(
+    model: Model,
+    batches: Batches,
+    metrics: Metrics,
+    attacks: Mapping[str, Callable[..., Any]],
+    radii: Iterable[float],
+    *,
+    threat: Threat = Threat(linf, 0.0),
+    together: bool = False,
+    groups: Sequence[str] | None = None,
+    journal: str | Path | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> Table:
+    """Measure every head under each attack at each radius.
+
+    At radius 0 the clean inputs are measured, once, and their rows stand under every attack's name, so that
+    each curve begins there. All else is as for `evaluate`.
+
+    Args:
+        model: As for `evaluate`.
+        batches: As for `evaluate`; every batch is attacked at all radii before the next is asked for.
+        metrics: As for `evaluate`.
+        attacks: By name. Called as `attack(model, x, y, threat=..., seed=seed, index=index)`, for example
+            `partial(pgd_attack, objective=on("mask", J_IND_seg), steps=100)`.
+        radii: Distinct, 0 or more.
+        threat: Norm, bounds and mask; its radius is replaced by each of the radii.
+        together: Whether batches that are too small to keep the machine busy are attacked at several radii at
+            once. An attack then gets each example several times, and `threat.radius` as a tensor, `(B,)`; all
+            of this library take that. Results are the same up to rounding.
+        groups: As for `evaluate`.
+        journal: As for `evaluate`; each finished batch is written for each attack and radius.
+        seed: As for `evaluate`; the same at all radii.
+        device: As for `evaluate`.
+        progress: As for `evaluate`.
+
+    Returns:
+        A `Table`, in the order of attacks, radii, batches, examples, heads and metrics.
+
+    Raises:
+        ValueError: Radii below zero or twice the same; no attacks; and as for `evaluate`.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from advreg import J_IND_reg, pgd_attack
+        >>> from advreg import radius_curve
+        >>> batches = [(torch.rand(4, 3), torch.rand(4, 2)) for _ in range(2)]
+        >>> attacks = {"error": partial(pgd_attack, objective=J_IND_reg, steps=5)}
+        >>> metrics = {"": {"error": J_IND_reg}}
+        >>> table = radius_curve(torch.nn.Linear(3, 2), batches, metrics, attacks, [0.0, 0.05, 0.1])
+        >>> len(table), [mean.count for mean in table.means()]
+        (24, [8, 8, 8])
+
+    Source:
+        Chen et al., section 3: accuracy against the radius of the attack.
+    """
+    radii = [float(radius) for radius in radii]
+    if not attacks or not radii or len(set(radii)) < len(radii) or not all(radius >= 0 for radius in radii):
+        came = f"attacks {list(attacks)} and radii {radii}"
+        raise ValueError(f"expected one attack or more and distinct radii of 0 or more; got {came}")
+    threats = {radius: dataclasses.replace(threat, radius=radius) for radius in radii}
+    cells = [
+        Cell(name, radius, attack, threats[radius]) if radius else Cell(name, 0.0, None)
+        for name, attack in attacks.items()
+        for radius in radii
+    ]
+    told = {"radii": describe(radii), "threat": describe(dataclasses.replace(threat, radius=0.0))}
+    told |= {f"attack {name!r}": describe(attack) for name, attack in attacks.items()}
+    settings = Settings(groups, journal, seed, device, progress, together)
+    return measure(model, batches, metrics, cells, told, settings)

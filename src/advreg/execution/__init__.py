@@ -1,0 +1,26 @@
+"""Execution: how a model is run in an attack, and how it is left as it was."""
+
+from advreg._core.types import Model
+from advreg.execution._execution import Execution, Running, running
+from advreg.execution._expectation import expectation
+from advreg.execution._frozen import evaluating, frozen
+from advreg.execution._heads import heads
+from advreg.execution._memory import Batch, Parts, room
+from advreg.execution._precision import Precision
+from advreg.execution._pruning import pruned
+
+__all__ = [
+    "Batch",
+    "Execution",
+    "Model",
+    "Parts",
+    "Precision",
+    "Running",
+    "evaluating",
+    "expectation",
+    "frozen",
+    "heads",
+    "pruned",
+    "room",
+    "running",
+]

@@ -1,0 +1,134 @@
+"""Execution: how a model is run in an attack, as a value, and the one context that runs a model by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from advreg._core.types import Model
+from advreg.execution._frozen import frozen
+from advreg.execution._memory import Parts, checkpointed, room
+from advreg.execution._precision import Precision, cast, check_precision, lowered
+from advreg.execution._pruning import pruned
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a model is run in an attack; results agree up to rounding.
+
+    Args:
+        precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
+            take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
+        channels_last: Whether the network computes with the channels of a pixel side by side.
+        compiled: Whether to run the network through `torch.compile`, up to minutes once for each shape; or
+            its mode. "reduce-overhead" replays CUDA graphs on an NVIDIA GPU, where batches are small.
+        checkpoint: Types of submodules whose inside is computed again on the way back rather than kept, such
+            as a network's residual block: less memory for more time. Of nested ones the outermost.
+        micro_batch: How many examples, or restarts of them, run at once, at most; by default 400,000
+            numbers of input on a CPU (24 images of 128 x 128), 4 million elsewhere.
+        prune: Whether to leave out what the heads that are read do not need; see `advreg.execution.pruned`.
+
+    Raises:
+        ValueError: Another precision; a micro-batch below 1.
+        TypeError: A checkpoint that is no tuple of module types.
+
+    Example:
+        >>> import torch
+        >>> from advreg import Execution, J_IND_reg, Threat, linf, pgd_attack
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.rand(8, 3), torch.zeros(8, 2)
+        >>> quick = Execution(precision="bfloat16", micro_batch=4)
+        >>> found = pgd_attack(model, x, y, objective=J_IND_reg, threat=Threat(linf, 0.1), execution=quick)
+        >>> found.value.dtype, model.weight.dtype
+        (torch.float32, torch.float32)
+
+    Source:
+        Micikevicius et al., Mixed precision training, arXiv:1710.03740; Chen et al., Training deep nets with
+        sublinear memory cost, arXiv:1604.06174; Reed et al., torch.fx, arXiv:2112.08429.
+    """
+
+    precision: Precision = "float32"
+    channels_last: bool = False
+    compiled: bool | str = False
+    checkpoint: tuple[type[nn.Module], ...] = ()
+    micro_batch: int | None = None
+    prune: bool = True
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
+        kinds = self.checkpoint
+        if not isinstance(kinds, tuple) or not all(
+            isinstance(kind, type) and issubclass(kind, nn.Module) for kind in kinds
+        ):
+            raise TypeError(f"checkpoint must be a tuple of module types, (Block,); got {kinds!r}")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"micro_batch must be 1 or more, or None; got {self.micro_batch}")
+
+    def parts(self, x: Tensor) -> Parts:
+        """What runs a batch like `x`, `(B, *input)`, in parts of the micro-batch's size."""
+        return Parts(room(x) if self.micro_batch is None else self.micro_batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Running:
+    """A model that is run by an `Execution`: what `running` gives.
+
+    Attributes:
+        exact: The network, or its part that the heads need, as the caller would run it.
+        rounds: Whether `quick` computes in another precision, so that what it finds must be looked at again.
+        parts: What runs a batch in parts.
+    """
+
+    exact: Model
+    rounds: bool
+    parts: Parts
+    _model: Model
+    _execution: Execution
+
+    @contextmanager
+    def quick(self) -> Iterator[Model]:
+        """The same network for the way: in the execution's precision and layout, compiled where it says so."""
+        how = self._execution
+        network = self.exact
+        if how.compiled:
+            network = torch.compile(network, mode=how.compiled if isinstance(how.compiled, str) else None)
+        with lowered(self._model, how.precision, channels_last=how.channels_last):
+            yield cast(network, how.precision, channels_last=how.channels_last)
+
+
+@contextmanager
+def running(
+    model: Model, reads: Iterable[str | int] | None, x: Tensor, execution: Execution | None = None
+) -> Iterator[Running]:
+    """Run a model by an execution, frozen, and leave it bit for bit as it was.
+
+    Every attack of the library runs its model through this one context, and so may one of your own.
+
+    Args:
+        model: Any model; see `advreg.execution.frozen` for what is put back.
+        reads: The heads that will be read, `advreg.objectives.keys_read(objective)`; None for all.
+        x: Inputs such as will follow, `(B, *input)`.
+        execution: How; by default `Execution()`.
+
+    Raises:
+        ValueError: As for `frozen`; a checkpoint of which the model has no submodule.
+
+    Example:
+        >>> import torch
+        >>> from advreg import Execution
+        >>> from advreg.execution import running
+        >>> model, x = torch.nn.Linear(3, 2), torch.rand(4, 3)
+        >>> with running(model, None, x, Execution("bfloat16")) as network:
+        ...     with network.quick() as quick:
+        ...         on_the_way = quick(x)
+        ...     exact = network.exact(x)
+        >>> on_the_way.dtype, bool((on_the_way - exact).abs().max() < 0.1)
+        (torch.float32, True)
+    """
+    how = Execution() if execution is None else execution
+    with frozen(model), checkpointed(model, how.checkpoint):
+        part = pruned(model, reads, x) if how.prune else model
+        yield Running(part, how.precision != "float32", how.parts(x), model, how)

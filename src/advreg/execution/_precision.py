@@ -1,0 +1,133 @@
+"""Precision and memory layout: a model in bfloat16 or channels-last for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from advreg._core.tensors import per_example, rows
+from advreg._core.trees import map_tensors, tensors
+from advreg._core.types import Model, Output
+from advreg.execution._frozen import swapped
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""In what a network computes: "float32" stands for its own dtype, whatever that is."""
+
+
+@contextmanager
+def lowered(model: Model, precision: Precision, *, channels_last: bool = False) -> Iterator[None]:
+    """Give a model weights and buffers of a lower precision, and then its own again, bit for bit.
+
+    Inside, the parameters are copies that require no gradient; shared ones stay shared. Afterwards, also when
+    the body raised, each module has its own parameters and buffers, the same objects.
+
+    Args:
+        model: A `torch.nn.Module`; any other callable is left alone.
+        precision: "float32" leaves it alone; "bfloat16" and "float16" copy what is floating point.
+        channels_last: Whether to copy the kernels of 2D and 3D convolutions so that their channels lie side
+            by side.
+
+    Raises:
+        ValueError: Another precision.
+
+    Example:
+        >>> import torch
+        >>> from advreg.execution._precision import lowered
+        >>> model = torch.nn.Linear(2, 1)
+        >>> with lowered(model, "bfloat16"):
+        ...     model.weight.dtype
+        torch.bfloat16
+        >>> model.weight.dtype
+        torch.float32
+    """
+    dtype = _dtype(precision)
+    changes = dtype is not None or channels_last
+    modules = model.modules() if isinstance(model, nn.Module) and changes else ()
+
+    def lower(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        copy = _laid(tensor.detach().to(dtype), channels_last=channels_last)
+        return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+
+    with swapped(modules, lower):
+        yield
+
+
+def cast(model: Model, precision: Precision, *, channels_last: bool = False) -> Model:
+    """A callable that hands a `lowered` model inputs of its precision, and outputs in that of the input.
+
+    In float16 the gradient of each example is scaled to a size that survives on its way through the network,
+    and back to its own at the input.
+    """
+    dtype = _dtype(precision)
+    if dtype is None:
+        return (lambda x: model(_laid(x, channels_last=True))) if channels_last else model
+
+    def run(x: Tensor) -> Output:
+        scale: list[Tensor] = []
+        low = _Enter.apply(x, dtype, scale)  # type: ignore[no-untyped-call]  # torch's own gap
+        output = model(_laid(low, channels_last=channels_last))
+        floating = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+        leave: Callable[..., tuple[Tensor, ...]] = _Leave.apply
+        raised = iter(leave(x.dtype, dtype is torch.float16, scale, *floating) if floating else ())
+        return map_tensors(lambda tensor: next(raised) if tensor.is_floating_point() else tensor, output)
+
+    return run
+
+
+def check_precision(precision: Precision) -> None:
+    """Insist on a known precision."""
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {get_args(Precision)}; got {precision!r}")
+
+
+def _dtype(precision: Precision) -> torch.dtype | None:
+    """The dtype to compute in; None for the model's own."""
+    check_precision(precision)
+    return None if precision == "float32" else getattr(torch, precision)
+
+
+def _laid(tensor: Tensor, *, channels_last: bool) -> Tensor:
+    """A batch or a kernel with its channels side by side; what is neither 2D nor 3D, as it is."""
+    forms = {4: torch.channels_last, 5: torch.channels_last_3d}
+    if not channels_last or tensor.ndim not in forms:
+        return tensor
+    return tensor.contiguous(memory_format=forms[tensor.ndim])
+
+
+class _Enter(Function):
+    """The input, in low precision; its gradient, at its own scale again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, scale: list[Tensor]) -> Tensor:
+        ctx.dtype, ctx.scale = x.dtype, scale
+        return x.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        wide = gradient.to(ctx.dtype)
+        return wide * per_example(ctx.scale[-1], wide) if ctx.scale else wide, None, None
+
+
+class _Leave(Function):
+    """The outputs, in the input's precision; their gradients, in low precision at a scale that survives."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, scaled: bool, scale: list[Tensor], *outputs: Tensor) -> Any:
+        ctx.dtypes, ctx.scaled, ctx.scale = [output.dtype for output in outputs], scaled, scale
+        return tuple(output.to(dtype) for output in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        if ctx.scaled:
+            peak = torch.stack([rows(gradient).abs().amax(1) for gradient in gradients]).amax(0)
+            ctx.scale[:] = [torch.where(peak > 0, peak, 1)]
+            gradients = tuple(gradient / per_example(ctx.scale[0], gradient) for gradient in gradients)
+        lowered = (gradient.to(dtype) for gradient, dtype in zip(gradients, ctx.dtypes, strict=True))
+        return None, None, None, *lowered

@@ -1,0 +1,212 @@
+"""Combinations of objectives: of one head, weighted, the worst head, normalised, negated.
+
+An objective is any function `(output, target) -> (B,)`; examples never interact. Attacks maximise: to
+descend, `negate` it. For a model with several heads say which is meant: `on("mask", J_IND_seg)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from advreg._core.trees import head
+from advreg._core.types import Output, PerExample, Target
+
+
+def on(key: str | int, function: PerExample) -> PerExample:
+    """`function` of one head of output and target.
+
+    Args:
+        key: A mapping's key, a dataclass's or named tuple's field, or a place in a tuple or list.
+        function: `(head of output, head of target) -> (B,)`.
+
+    Raises:
+        KeyError: When called: output or target has no such head; the message lists those it has.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, on
+        >>> y = {"contour": torch.zeros(1, 2), "mask": torch.zeros(1, 1, 4, 4)}
+        >>> on("contour", J_IND_reg)({**y, "contour": torch.ones(1, 2)}, y)
+        tensor([2.])
+    """
+    return _On(key, _alone("on", function))
+
+
+def weighted(*terms: tuple[float, PerExample]) -> PerExample:
+    """`sum of weight * function(output, target)` over `(weight, function)` pairs.
+
+    Heads have units: a squared error in pixels drowns a Dice in [0, 1] unless its weight is small, or they
+    are `normalised`.
+
+    Raises:
+        ValueError: No terms; a `normalised` among them.
+
+    Example:
+        >>> from advreg import J_IND_reg, J_IND_seg, on, weighted
+        >>> joint = weighted((1e-3, on("contour", J_IND_reg)), (1.0, on("mask", J_IND_seg)))
+    """
+    return _Combined(_terms("weighted", terms), _total)
+
+
+def worst_head(*terms: tuple[float, PerExample]) -> PerExample:
+    """`max of weight * function(output, target)` over `(weight, function)` pairs, for each example.
+
+    Only the largest term has a gradient: the adversary spends everything on one head, an example's weakest.
+
+    Raises:
+        ValueError: As for `weighted`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, on
+        >>> from advreg.objectives import worst_head
+        >>> either = worst_head((0.1, on(0, J_IND_reg)), (1.0, on(1, J_IND_reg)))
+        >>> zeros = torch.zeros(2, 1)
+        >>> either((torch.tensor([[10.0], [1.0]]), torch.tensor([[2.0], [2.0]])), (zeros, zeros))
+        tensor([10.,  4.])
+    """
+    return _Combined(_terms("worst_head", terms), _largest)
+
+
+def normalised(*terms: tuple[float, PerExample]) -> Normalised:
+    """Heads of different units, to be ascended together: their values, `(B, H)`, one column for each term.
+
+    The columns are unweighted. An attack scales each column's input gradient to size one and adds them with
+    the weights, `.weights`, so that what counts is a head's direction, not its unit. It stands outermost: in
+    place of `negate(normalised(...))` negate its terms.
+
+    Raises:
+        ValueError: As for `weighted`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, on
+        >>> from advreg.objectives import normalised
+        >>> both = normalised((1.0, on(0, J_IND_reg)), (2.0, on(1, J_IND_reg)))
+        >>> zeros = torch.zeros(1, 2)
+        >>> both((zeros + 1, zeros + 3), (zeros, zeros)), both.weights
+        (tensor([[ 2., 18.]]), (1.0, 2.0))
+    """
+    return Normalised(_Combined(_terms("normalised", terms), _columns))
+
+
+def negate(function: PerExample) -> PerExample:
+    """`-function`: what an attack maximises to make `function` small. There is no `targeted` flag.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, negate
+        >>> negate(J_IND_reg)(torch.ones(1, 2), torch.zeros(1, 2))
+        tensor([-2.])
+    """
+    return _Combined(_terms("negate", ((-1.0, function),)), _total)
+
+
+def at(function: PerExample, share: float) -> PerExample:
+    """The form that an objective has after this share of an attack's steps: `function.at(share)`, if any.
+
+    Combinations hand it on to their terms. A function without `at` is the same throughout.
+
+    Args:
+        function: `(output, target) -> (B,)`.
+        share: Steps made over all steps, from 0 to 1.
+    """
+    form = getattr(function, "at", None)
+    changed: PerExample = function if form is None else form(share)
+    return changed
+
+
+def keys_read(function: PerExample) -> frozenset[str | int] | None:
+    """The heads that an objective made of `on` and the combinations reads; None: it may read any."""
+    if isinstance(function, _On):
+        return frozenset([function.key])
+    if isinstance(function, Normalised):
+        return keys_read(function.columns)
+    if isinstance(function, _Combined):
+        read = [keys_read(term) for _, term in function.terms]
+        known = [keys for keys in read if keys is not None]
+        return frozenset().union(*known) if len(known) == len(read) else None
+    return None
+
+
+_Terms: TypeAlias = tuple[tuple[float, PerExample], ...]
+
+
+@dataclass(frozen=True)
+class _On:
+    key: str | int
+    function: PerExample
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        return self.function(head(output, self.key, "output"), head(target, self.key, "target"))
+
+    def at(self, share: float) -> PerExample:
+        return replace(self, function=at(self.function, share))
+
+
+@dataclass(frozen=True)
+class _Combined:
+    terms: _Terms
+    combine: Callable[[list[float], list[Tensor]], Tensor]
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        values = [function(output, target) for _, function in self.terms]
+        return self.combine([weight for weight, _ in self.terms], values)
+
+    def at(self, share: float) -> _Combined:
+        return replace(self, terms=tuple((weight, at(function, share)) for weight, function in self.terms))
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What `normalised` returns: an attack knows it by its type."""
+
+    columns: _Combined
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """One weight for each column."""
+        return tuple(float(weight) for weight, _ in self.columns.terms)
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        """The values, `(B, H)`."""
+        return self.columns(output, target)
+
+    def at(self, share: float) -> Normalised:
+        """As `at` of each term."""
+        return replace(self, columns=self.columns.at(share))
+
+
+def _total(weights: list[float], values: list[Tensor]) -> Tensor:
+    first, *rest = (weight * value for weight, value in zip(weights, values, strict=True))
+    return sum(rest, start=first)
+
+
+def _largest(weights: list[float], values: list[Tensor]) -> Tensor:
+    return _columns(weights, [weight * value for weight, value in zip(weights, values, strict=True)]).amax(1)
+
+
+def _columns(_: list[float], values: list[Tensor]) -> Tensor:
+    return torch.stack(values, 1)
+
+
+def _terms(name: str, terms: _Terms) -> _Terms:
+    if not terms:
+        raise ValueError(f"{name} needs at least one (weight, function) pair; got none")
+    for _, function in terms:
+        _alone(name, function)
+    return terms
+
+
+def _alone(name: str, function: PerExample) -> PerExample:
+    if isinstance(function, Normalised):
+        raise ValueError(  # noqa: TRY004  # the type is right, its place is not
+            f"{name} takes functions of one number per example; got normalised(...), which must stand "
+            f"outermost: write normalised((weight, {name}(...)), ...)"
+        )
+    return function

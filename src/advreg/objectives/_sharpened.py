@@ -1,0 +1,110 @@
+"""Sharpened surrogates: smooth at the first step of an attack, as hard as the metric in the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from advreg.metrics import Activation, soft_dice
+from advreg.objectives._contours import contour_overlap
+
+
+@dataclass(frozen=True)
+class SharpenedDice:
+    """`1 - soft_dice` of logits times a factor that grows as the attack goes on.
+
+    Small factors give every pixel a gradient, also one that is decided far on the wrong or the right side;
+    large ones are the hard Dice that is reported. The factor is `first (last / first)^(share / until)`, and
+    `last` from `until` on.
+
+    Args:
+        first: The factor at the first step.
+        last: The factor in the end.
+        until: The share of the steps at which it is reached.
+        activation: As for `soft_dice`: "sigmoid" or "softmax".
+        ignore_index: As for `soft_dice`.
+        share: Steps made over all steps; an attack sets it, by `at`.
+
+    Example:
+        >>> import torch
+        >>> from advreg.objectives import SharpenedDice
+        >>> logits, mask = torch.tensor([[[[2.0, -2.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+        >>> [round(SharpenedDice().at(share)(logits, mask).item(), 3) for share in (0.0, 0.3, 1.0)]
+        [0.269, 0.079, 0.002]
+
+    Source:
+        Continuation from a smooth to a hard objective; the measurements behind it: `benchmarks/strength.py`.
+    """
+
+    first: float = 0.5
+    last: float = 3.0
+    until: float = 0.6
+    activation: Activation = "sigmoid"
+    ignore_index: int | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_path(self.first, self.last, self.until)
+        if self.activation == "none":
+            raise ValueError(
+                "SharpenedDice multiplies logits; got activation='none': attack what comes before"
+            )
+
+    def at(self, share: float) -> SharpenedDice:
+        """The objective after this share of the steps."""
+        return replace(self, share=share)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """The value, `(B,)` in [0, 1]."""
+        scaled = _between(self.first, self.last, self.share / self.until) * output
+        return 1 - soft_dice(scaled, target, activation=self.activation, ignore_index=self.ignore_index)
+
+
+@dataclass(frozen=True)
+class SharpenedOverlap:
+    """`contour_overlap` whose softness falls as the attack goes on: from far sight to the edge itself.
+
+    The softness is `first (last / first)^(share / until)` pixels, and `last` from `until` on.
+
+    Args:
+        size: Rows and columns (H, W) of the image.
+        first: The softness at the first step, in pixels.
+        last: The softness in the end.
+        until: The share of the steps at which it is reached.
+        share: Steps made over all steps; an attack sets it, by `at`.
+
+    Source:
+        As for `SharpenedDice`.
+    """
+
+    size: tuple[int, int]
+    first: float = 3.0
+    last: float = 0.3
+    until: float = 0.6
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_path(self.first, self.last, self.until)
+
+    def at(self, share: float) -> SharpenedOverlap:
+        """The objective after this share of the steps."""
+        return replace(self, share=share)
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """The value, `(B,)` in [0, 1]."""
+        softness = _between(self.first, self.last, self.share / self.until)
+        return contour_overlap(output, target, size=self.size, softness=softness)
+
+
+def _between(first: float, last: float, share: float) -> float:
+    """From first to last in equal ratios, and last from a share of 1 on."""
+    ratio: float = (last / first) ** min(1.0, share)
+    return first * ratio
+
+
+def _check_path(first: float, last: float, until: float) -> None:
+    if not (first > 0 and last > 0 and 0 < until <= 1):
+        raise ValueError(
+            f"first and last must be above zero and until in (0, 1]; got {first}, {last} and {until}"
+        )

@@ -1,0 +1,109 @@
+"""Schedules over the steps of an attack: of the step's length (`Decayed`) and of the radius (`Shrinking`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from advreg.rules._steps import Here, Rule
+
+
+def cosine(share: float) -> float:
+    """The half cosine `(1 + cos(pi share)) / 2`: from 1 to 0 as the share of steps done goes from 0 to 1.
+
+    Source:
+        Loshchilov and Hutter, SGDR, arXiv:1608.03983, Eq 5.
+    """
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+@dataclass(frozen=True)
+class Stepwise:
+    """A factor that changes in stages, for `Decayed` and for the radius of an attack.
+
+    Args:
+        stages: `(until, factor)` pairs, in order: before that share of the steps the factor holds.
+        last: The factor after the last of them.
+
+    Example:
+        >>> halves = Stepwise(((0.5, 1.0), (0.75, 0.5)), last=0.25)
+        >>> [halves(share) for share in (0.0, 0.5, 0.8)]
+        [1.0, 0.5, 0.25]
+    """
+
+    stages: tuple[tuple[float, float], ...]
+    last: float = 1.0
+
+    def __call__(self, share: float) -> float:
+        """The factor at a share of the steps, 0 to 1."""
+        return next((factor for until, factor in self.stages if share < until), self.last)
+
+
+@dataclass(frozen=True)
+class Decayed:
+    """Another rule, its steps shortened as the attack goes on: by the half cosine, or in stages.
+
+    Args:
+        rule: The other rule.
+        decay: From the share of steps done, 0 to 1, to a factor on the step.
+
+    Example:
+        >>> from advreg import Momentum, Steepest
+        >>> from advreg.rules import Decayed, Stepwise
+        >>> smooth = Decayed(Steepest(1.0))
+        >>> staged = Decayed(Momentum(0.2, decay=0.75), Stepwise(((0.5, 1.0), (0.75, 0.3)), last=0.1))
+
+    Source:
+        Loshchilov and Hutter, SGDR, arXiv:1608.03983.
+    """
+
+    rule: Rule[Any]
+    decay: Callable[[float], float] = cosine
+
+    @property
+    def size(self) -> float:
+        """As of the other rule: the longest step."""
+        return self.rule.size
+
+    @property
+    def relative(self) -> bool:
+        """As of the other rule."""
+        return self.rule.relative
+
+    def init(self, x: Tensor) -> Any:
+        """As of the other rule."""
+        return self.rule.init(x)
+
+    def step(self, here: Here, state: Any) -> tuple[Tensor, Any]:
+        """The other rule's direction times the factor."""
+        if here.steps is None:
+            raise ValueError(
+                "a rule that decays must know how many steps there will be; got none: pass steps= to ascend"
+            )
+        direction, state = self.rule.step(here, state)
+        return self.decay(here.step / max(here.steps, 1)) * direction, state
+
+
+@dataclass(frozen=True)
+class Shrinking(Stepwise):
+    """A schedule: a radius that begins too large and shrinks to its size in stages.
+
+    Args:
+        stages: `(until, factor)` pairs, in order: before that share of the steps the radius is so many times
+            its size.
+        last: After the last of them; 1, so that the attack ends inside.
+
+    Example:
+        >>> [Shrinking()(share) for share in (0.0, 0.29, 0.3, 0.6, 1.0)]
+        [2.0, 2.0, 1.5, 1.0, 1.0]
+
+    Source:
+        Croce et al., Robust semantic segmentation: strong adversarial attacks and fast training of robust
+        models, arXiv:2306.12941: 2, 1.5 and 1 times the radius for 30, 30 and 40 % of the steps.
+    """
+
+    stages: tuple[tuple[float, float], ...] = ((0.3, 2.0), (0.6, 1.5))

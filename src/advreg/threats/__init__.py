@@ -1,0 +1,17 @@
+"""Threats: the set that an adversary may move in, a ball of a norm, a box and a mask."""
+
+from advreg._core.keys import Keys
+from advreg.threats._norms import Directions, Norm, l1, l2, linf
+from advreg.threats._projections import dykstra
+from advreg.threats._threat import Threat
+
+__all__ = [
+    "Directions",
+    "Keys",
+    "Norm",
+    "Threat",
+    "dykstra",
+    "l1",
+    "l2",
+    "linf",
+]

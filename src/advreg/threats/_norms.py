@@ -1,0 +1,165 @@
+"""The contracts that everything else is written against.
+
+Shapes: `B` is the batch, `*input` the shape of one input of any rank, `K` the points of a contour,
+`H, W` an image's rows and columns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from advreg._core.keys import Keys
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from advreg._core.keys import Keys
+from advreg._core.tensors import per_example, positive, rows, wide
+from advreg.threats._projections import SHRINK, THRESHOLD, project
+
+
+class Directions(Protocol):
+    """Which way is steepest: of a norm, or of what is left of it where some directions are closed."""
+
+    def steepest(self, g: Tensor) -> Tensor:
+        """`argmax <g, d>` over the open directions with `size(d) <= 1`: the paper's h."""
+        ...
+
+
+@runtime_checkable
+class Norm(Directions, Protocol):
+    """A geometry: how large a perturbation is, and how to move within that measure.
+
+    Perturbations `d` and gradients `g` are `(B, *input)`. A user's own norm is any object with these
+    methods; `advreg.testing.check_norm` checks it. A norm whose `project` takes no box
+    (`project(d, radius)`) is served by `advreg.dykstra`. A norm whose steepest direction moves only a
+    few entries, as L1's does, sets the class attribute `sparse = True`: entries that the box blocks
+    are then left out of the gradient, since a step spent on them would be lost.
+    """
+
+    def size(self, d: Tensor) -> Tensor:
+        """The norm of each perturbation, `(B,)`."""
+        ...
+
+    def project(
+        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+    ) -> Tensor:
+        """The Euclidean projection onto `{size <= radius} ∩ [lower, upper]`; `radius` is `(B,)`."""
+        ...
+
+    def sample(self, like: Tensor, keys: Keys) -> Tensor:
+        """A random point of the unit ball for each example, shaped like `like`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Linf:
+    """`size(d) = max |d_i|`."""
+
+    sparse: ClassVar[bool] = False
+
+    def size(self, d: Tensor) -> Tensor:
+        return rows(wide(d)).abs().amax(1)
+
+    def project(
+        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+    ) -> Tensor:
+        reach = per_example(radius, d).to(d.dtype)
+        low = -reach if lower is None else torch.maximum(lower, -reach)
+        high = reach if upper is None else torch.minimum(upper, reach)
+        return torch.clamp(d, low, high)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        return g.sign()
+
+    def sample(self, like: Tensor, keys: Keys) -> Tensor:
+        return 2 * keys.uniform(like) - 1
+
+    def __repr__(self) -> str:
+        return "linf"
+
+
+@dataclass(frozen=True)
+class _L2:
+    """`size(d) = (sum d_i^2)^(1/2)`."""
+
+    sparse: ClassVar[bool] = False
+
+    def size(self, d: Tensor) -> Tensor:
+        flat, peak = _over_peak(d)
+        size: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return size * peak
+
+    def project(
+        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+    ) -> Tensor:
+        return project(self.size, d, radius, lower, upper, SHRINK)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        flat, _ = _over_peak(g)
+        flat = flat / positive(torch.linalg.vector_norm(flat, dim=1, keepdim=True))
+        return flat.reshape(g.shape).to(g.dtype)
+
+    def sample(self, like: Tensor, keys: Keys) -> Tensor:
+        direction = keys.normal(like.float())
+        share = keys.fold_in(1).uniform(direction.new_empty(len(direction)))
+        share = share ** (1 / math.prod(like.shape[1:]))
+        return (per_example(share, like) * self.steepest(direction)).to(like.dtype)
+
+    def __repr__(self) -> str:
+        return "l2"
+
+
+@dataclass(frozen=True)
+class _L1:
+    """`size(d) = sum |d_i|`."""
+
+    sparse: ClassVar[bool] = True
+
+    def size(self, d: Tensor) -> Tensor:
+        return rows(wide(d)).abs().sum(1)
+
+    def project(
+        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+    ) -> Tensor:
+        return project(self.size, d, radius, lower, upper, THRESHOLD)
+
+    def steepest(self, g: Tensor) -> Tensor:
+        flat = rows(g)
+        place = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).reshape(g.shape)
+
+    def sample(self, like: Tensor, keys: Keys) -> Tensor:
+        flat = rows(like).float()
+        # Entries + 1 exponential spacings are uniform on the simplex; the last is the slack.
+        spacing = -keys.uniform(flat.new_empty(flat.shape[0], flat.shape[1] + 1)).log()
+        share = spacing[:, :-1] / spacing.sum(1, keepdim=True)
+        sign = (keys.fold_in(1).uniform(flat) - 0.5).sign()
+        return (share * sign).reshape(like.shape).to(like.dtype)
+
+    def __repr__(self) -> str:
+        return "l1"
+
+
+linf = _Linf()
+"""The maximum norm. Steepest: the sign of the gradient. Random point: uniform in the cube."""
+
+
+l2 = _L2()
+"""The Euclidean norm. Steepest: the gradient over its norm. Random point: uniform in the ball."""
+
+
+l1 = _L1()
+"""The sum norm. Steepest: the one largest entry. Random point: uniform in the cross-polytope."""
+
+
+def _over_peak(d: Tensor) -> tuple[Tensor, Tensor]:
+    """`(B, entries)` over its largest magnitude, `(B,)`, so that squares neither vanish nor overflow."""
+    flat = rows(wide(d))
+    peak = flat.abs().amax(1)
+    return flat / positive(peak)[:, None], peak

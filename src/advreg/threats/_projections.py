@@ -1,0 +1,196 @@
+"""Euclidean projections onto a ball and a box at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from advreg._core.device import free
+from advreg._core.tensors import per_example, positive, rows, wide
+
+_STEPS = 128  # of the root search; it is exact after about ten, and after 128 halvings in any case
+
+
+def dykstra(
+    ball: Callable[[Tensor, Tensor], Tensor],
+    d: Tensor,
+    radius: Tensor,
+    lower: Tensor | None = None,
+    upper: Tensor | None = None,
+    *,
+    rounds: int = 200,
+) -> Tensor:
+    """The Euclidean projection onto `ball ∩ [lower, upper]`, from a projection onto the ball alone.
+
+    Alternates the two projections, each time giving back what it took before, until an example moves by
+    no more than rounding; ends on the box, so that the box holds exactly. Each round asks whether all have:
+    on an accelerator that waits for it, which `l2` and `l1` do without.
+
+    Args:
+        ball: `(d, radius) -> nearest point of the ball`, shapes as below.
+        d: Perturbations, `(B, *input)`.
+        radius: Radii, `(B,)`.
+        lower: Lower sides of the box, broadcast against `d`; None for none.
+        upper: Upper sides.
+        rounds: At most so many pairs of projections.
+
+    Returns:
+        The nearest points, `(B, *input)`, to within what `rounds` allows.
+
+    Example:
+        >>> import torch
+        >>> from advreg import l2
+        >>> from advreg.threats import dykstra
+        >>> d, radius = torch.tensor([[3.0, 4.0]]), torch.tensor([1.0])
+        >>> print(dykstra(l2.project, d, radius, upper=torch.tensor([0.3, 9.0])).numpy().round(4))
+        [[0.3    0.9539]]
+
+    Source:
+        Boyle and Dykstra, A method for finding projections onto the intersection of convex sets, 1986.
+    """
+    if lower is None and upper is None:
+        return ball(d, radius)
+    z, from_ball, from_box = wide(d), torch.zeros_like(wide(d)), torch.zeros_like(wide(d))
+    for _ in range(rounds):
+        inside = ball(z + from_ball, radius)
+        from_ball = z + from_ball - inside
+        after = torch.clamp(inside + from_box, lower, upper)
+        from_box = inside + from_box - after
+        moved = rows(after - z).abs().amax(1) > torch.finfo(z.dtype).eps * rows(after).abs().amax(1)
+        z = after
+        if not bool(moved.any()):
+            break
+    return z.to(d.dtype)
+
+
+class Path(NamedTuple):
+    """Where the multiplier of the ball constraint leads: the projection is `clip(at(s, d), lower, upper)`.
+
+    `s` grows as the multiplier falls, from `start` to `end`, where the ball no longer counts. `measure`
+    summed over the entries, which the ball limits, never falls in s and is piecewise linear: each entry that
+    the box leaves free grows at the rate `pace`, from one of its `breaks` to another. So the root is found
+    exactly.
+    """
+
+    at: Callable[[Tensor, Tensor], Tensor]
+    measure: Callable[[Tensor], Tensor]
+    pace: Callable[[Tensor, Tensor], Tensor]
+    start: float
+    end: float
+    guess: Callable[[Tensor], Tensor]
+    breaks: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
+
+
+SHRINK = Path(  # L2: z = d / (1 + multiplier), s = 1 / (1 + multiplier)^2
+    at=lambda s, d: s.sqrt() * d,
+    measure=torch.square,
+    pace=lambda _, d: d.square(),
+    start=0.0,
+    end=1.0,
+    guess=torch.square,
+    breaks=lambda d, low, high: ((low / d).square(), (high / d).square()),
+)
+
+
+THRESHOLD = Path(  # L1: z = d soft-thresholded by the multiplier, s = -multiplier
+    at=lambda s, d: d - torch.clamp(d, s, -s),
+    measure=torch.abs,
+    pace=lambda z, d: (z != 0).to(d.dtype),
+    start=-1.0,
+    end=0.0,
+    guess=torch.zeros_like,
+    breaks=lambda d, low, high: (-d.abs(), low - d, d - low, high - d, d - high),
+)
+
+
+def project(
+    size_of: Callable[[Tensor], Tensor],
+    d: Tensor,
+    radius: Tensor,
+    lower: Tensor | None,
+    upper: Tensor | None,
+    path: Path,
+) -> Tensor:
+    """The Euclidean projection onto the ball of a norm and the box, per example, along the norm's `path`."""
+    full = wide(d)
+    boxed = full if lower is None and upper is None else torch.clamp(full, lower, upper)
+    radius, size = radius.to(full.dtype), size_of(boxed)
+    inside = size <= radius * (1 + 4 * torch.finfo(full.dtype).eps)
+    looking = free(d)
+    if looking and bool(inside.all()):
+        return boxed.to(d.dtype)
+    scale = positive(size_of(full))[:, None]  # the search runs at size one: no square can overflow
+    unit, low, high = (
+        rows(full) / scale,
+        _side(lower, full, -math.inf) / scale,
+        _side(upper, full, math.inf) / scale,
+    )
+    reach = torch.minimum(radius, size)[:, None] / scale
+
+    def excess(s: Tensor) -> tuple[Tensor, Tensor]:
+        z = path.at(s, unit)
+        free = (z > low) & (z < high)
+        value = path.measure(torch.clamp(z, low, high)).sum(1, keepdim=True) - path.measure(reach)
+        return value, torch.where(free, path.pace(z, unit), 0).sum(1, keepdim=True)
+
+    ends = torch.full_like(reach, path.start), torch.full_like(reach, path.end)
+    if looking:
+        s = _root(excess, *ends, path.guess(reach))
+    else:
+        s = _root_among(excess, *ends, torch.cat(path.breaks(unit, low, high), 1))
+    met = (torch.clamp(path.at(s, unit), low, high) * scale).reshape(d.shape)
+    over = size_of(met) / positive(torch.minimum(radius, size))  # rounding, where d is far outside
+    met = met / per_example(over.clamp(min=1), met)
+    if lower is not None or upper is not None:
+        met = torch.clamp(met, lower, upper)
+    return torch.where(per_example(inside, d), boxed, met).to(d.dtype)
+
+
+def _root(excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, s: Tensor) -> Tensor:
+    """Where `excess`, piecewise linear and never falling in s, crosses zero; `(B, 1)`, per example.
+
+    Newton's method from `s`, exact once it reaches the right piece, kept inside a bracket that halves
+    wherever Newton leaves it. `excess(s)` gives the value and its slope.
+    """
+    for _ in range(_STEPS):
+        value, slope = excess(s)
+        low, high = torch.where(value <= 0, s, low), torch.where(value >= 0, s, high)
+        newton, middle = s - value / slope, low + (high - low) / 2
+        there = (value == 0) | ((newton - s).abs() <= 4 * torch.finfo(s.dtype).eps * s.abs())
+        following = torch.where((newton > low) & (newton < high), newton, middle)
+        following = torch.where(there, s, following)
+        if bool((following == s).all()):
+            break
+        s = following
+    return s
+
+
+def _root_among(
+    excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, breaks: Tensor
+) -> Tensor:
+    """The same root from all places where the slope changes, `(B, n)`: in a number of rounds known before.
+
+    Bisection over the sorted breaks leaves one linear piece, whose root is that of its chord.
+    """
+    inside = torch.where(breaks.isnan(), low, breaks).clamp(low, high)
+    breaks = torch.cat([low, inside.sort(1).values, high], 1)
+    count = breaks.shape[1]
+    left = torch.zeros_like(low, dtype=torch.int64)
+    right = torch.full_like(left, count - 1)
+    for _ in range((count - 1).bit_length()):
+        middle = (left + right) // 2
+        below = excess(breaks.gather(1, middle))[0] <= 0
+        left, right = torch.where(below, middle, left), torch.where(below, right, middle)
+    low, high = breaks.gather(1, left), breaks.gather(1, right)
+    below, above = excess(low)[0], excess(high)[0]
+    share = -below / positive(above - below)
+    return low + share.clamp(0, 1) * (high - low)
+
+
+def _side(side: Tensor | None, like: Tensor, default: float) -> Tensor:
+    full = torch.full_like(like, default) if side is None else side.to(like.dtype).expand_as(like)
+    return rows(full)

@@ -1,0 +1,18 @@
+"""Training: adversarial losses of (model, x, y) for any loop, the paper's four among them."""
+
+from advreg.training._losses import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_rand
+from advreg.training._perturb import Adversary, Noise, Perturb, PureNoise
+from advreg.training._radius import radius_ramp
+
+__all__ = [
+    "AdversarialLoss",
+    "Adversary",
+    "L_adv_r",
+    "L_adv_rs",
+    "L_adv_s",
+    "L_rand",
+    "Noise",
+    "Perturb",
+    "PureNoise",
+    "radius_ramp",
+]

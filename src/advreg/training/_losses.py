@@ -1,0 +1,213 @@
+"""Adversarial training: losses of (model, x, y) for any loop, the paper's four among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advreg._core.checks import one_per_example
+from advreg._core.keys import Keys
+from advreg._core.trees import map_tensors
+from advreg._core.types import Model, Output, PerExample, Target
+from advreg.execution import Precision, evaluating
+from advreg.rules import Rule, Steepest
+from advreg.threats import Threat, linf
+from advreg.training._perturb import Adversary, Noise, Perturb, PureNoise
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """`clean * L(x) + sum of weight * L(x')` over the terms, for any training loop.
+
+    What changes `x` into `x'` is any `Perturb`: an attack, random noise, or a function of your own. Calling
+    it with `(model, x, y)` returns the loss, a scalar to call `backward` on, and its parts: the mean of `L`
+    for the clean inputs and for each term, unweighted and detached, by name. Model and random state are left
+    as they were, but for one number drawn where no seed is given.
+
+    What can be shared is: attacks run in eval mode with parameters frozen, on the part of the network that
+    their objective reads (see `advreg.execution.pruned`), and clean and changed inputs share one training pass.
+    Under DistributedDataParallel attacks run on the module inside, so gradients are synchronised once, by
+    your `backward`. Autocast and memory formats are the caller's, and hold in here as well.
+
+    Args:
+        loss: The task's loss, `(output, target) -> (B,)`.
+        terms: What is added, by name: a weight, and what changes the inputs.
+        clean: The weight of the clean inputs' loss.
+        together: Whether clean and changed inputs go through the network in one pass. False takes a pass
+            each, which needs less memory at once; a BatchNorm then sees them apart.
+
+    Raises:
+        TypeError: A loss that does not return `(B,)`; a term that does not return a tensor like `x`.
+        ValueError: An output whose tensors do not begin with the batch; and as for `pgd_attack`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, Threat, linf
+        >>> model = torch.nn.Linear(3, 2)
+        >>> attack = Adversary(J_IND_reg, Threat(linf, 0.1), rule=Steepest(0.25), steps=10)
+        >>> terms = {"noise": (0.2, Noise(Threat(linf, 0.1))), "attack": (0.3, attack)}
+        >>> loss = AdversarialLoss(J_IND_reg, terms)
+        >>> total, parts = loss(model, torch.rand(4, 3), torch.zeros(4, 2))
+        >>> total.backward()
+        >>> list(parts), bool(parts["attack"] > parts["clean"])
+        (['clean', 'noise', 'attack'], True)
+
+    Source:
+        Chen et al., section 2.4; Madry et al., arXiv:1706.06083.
+    """
+
+    loss: PerExample
+    terms: Mapping[str, tuple[float, Perturb]]
+    clean: float = 0.5
+    together: bool = True
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Target, *, seed: int | None = None, index: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its parts.
+
+        Args:
+            model: The model in training.
+            x: Clean inputs, `(B, *input)`.
+            y: The target.
+            seed: With `index`, decides all chance in here: pass the step's number for a training that can be
+                repeated. By default it is drawn from torch's global generator.
+            index: Each example's place in the batch, the whole one where processes share it; int64 `(B,)`.
+        """
+        seed = int(torch.randint(2**62, ())) if seed is None else seed
+        keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+        inputs = [x]
+        bare = _unwrapped(model)
+        with evaluating(bare):
+            for number, (name, (_, perturb)) in enumerate(self.terms.items()):
+                changed = perturb(bare, x, y, keys.fold_in(number))
+                if not isinstance(changed, Tensor) or changed.shape != x.shape:
+                    came = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+                    raise TypeError(
+                        f"the term {name!r} must return inputs like x, a tensor of shape {tuple(x.shape)}; "
+                        f"got {came}: of an attack's result return .x"
+                    )
+                inputs.append(changed.detach().to(x.dtype))
+        outputs = _apart(model(torch.cat(inputs)), len(inputs)) if self.together else map(model, inputs)
+        means = [one_per_example(self.loss(output, y), len(x), "a loss").mean() for output in outputs]
+        weights = [self.clean, *(weight for weight, _ in self.terms.values())]
+        total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
+        return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
+
+
+def L_adv_rs(
+    loss: PerExample,
+    *,
+    reg: PerExample,
+    seg: PerExample,
+    threat: Threat = Threat(linf, 0.07),
+    rule: Rule[Any] = Steepest(0.01, relative=False),
+    steps: int = 20,
+    precision: Precision = "float32",
+) -> AdversarialLoss:
+    """`0.5 L(x) + 0.25 L(x_reg) + 0.25 L(x_seg)`: each head is attacked, and both learn from both attacks.
+
+    Args:
+        loss: The task's loss L, `(output, target) -> (B,)`.
+        reg: What the attack on the regression head maximises; the paper's is `on("contour", J_IND_reg)`.
+        seg: What the attack on the mask head maximises; the paper's is `on("mask", J_IND_seg)`.
+        threat: Where the attacks may move; see `radius_ramp`.
+        rule: How they step.
+        steps: How often.
+        precision: In what the network computes the attacks, as for `pgd_attack`.
+
+    Returns:
+        An `AdversarialLoss` with the terms "reg" and "seg".
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, J_IND_seg, on, weighted
+        >>> model = lambda x: {"contour": 9 * x.mean((2, 3)), "mask": 4 * x - 2}
+        >>> reg, seg = on("contour", J_IND_reg), on("mask", J_IND_seg)
+        >>> loss = L_adv_rs(weighted((1.0, reg), (1.0, seg)), reg=reg, seg=seg, steps=5)
+        >>> x = torch.rand(2, 1, 8, 8)
+        >>> list(loss(model, x, {"contour": 9 * x.mean((2, 3)), "mask": (x > 0.5).float()})[1])
+        ['clean', 'reg', 'seg']
+
+    Source:
+        Chen et al., Eq 8. Its released code ascends the training loss of the attacked head: pass that as
+        `reg` and `seg` to do so.
+    """
+    attacks = {
+        name: Adversary(objective, threat, rule, steps, precision=precision)
+        for name, objective in (("reg", reg), ("seg", seg))
+    }
+    return AdversarialLoss(loss, {name: (0.25, attack) for name, attack in attacks.items()})
+
+
+def L_adv_r(
+    loss: PerExample,
+    *,
+    reg: PerExample,
+    threat: Threat = Threat(linf, 0.07),
+    rule: Rule[Any] = Steepest(0.01, relative=False),
+    steps: int = 20,
+    precision: Precision = "float32",
+) -> AdversarialLoss:
+    """`0.5 L(x) + 0.5 L(x_reg)`: the regression head alone is attacked. Arguments as for `L_adv_rs`.
+
+    Source:
+        Chen et al., Eq 9.
+    """
+    return AdversarialLoss(loss, {"reg": (0.5, Adversary(reg, threat, rule, steps, precision=precision))})
+
+
+def L_adv_s(
+    loss: PerExample,
+    *,
+    seg: PerExample,
+    threat: Threat = Threat(linf, 0.07),
+    rule: Rule[Any] = Steepest(0.01, relative=False),
+    steps: int = 20,
+    precision: Precision = "float32",
+) -> AdversarialLoss:
+    """`0.5 L(x) + 0.5 L(x_seg)`: the mask head alone is attacked. Arguments as for `L_adv_rs`.
+
+    Source:
+        Chen et al., Eq 10.
+    """
+    return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps, precision=precision))})
+
+
+def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool = False) -> AdversarialLoss:
+    """`0.5 L(x) + 0.5 L(x_rand)`: noise in place of an attack.
+
+    Args:
+        loss: The task's loss L, `(output, target) -> (B,)`.
+        threat: Where noise may lead.
+        pure: False, the paper's text: `Noise`. True, its released code: `PureNoise`.
+
+    Source:
+        Chen et al., Eq 11.
+    """
+    return AdversarialLoss(loss, {"rand": (0.5, PureNoise(threat.radius) if pure else Noise(threat))})
+
+
+def _unwrapped(model: Model) -> Model:
+    """The module inside a data-parallel wrapper."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    return model.module if isinstance(model, wrappers) else model
+
+
+def _apart(output: Output, count: int) -> list[Output]:
+    """The outputs of `count` batches that went through the network as one."""
+
+    def part(tensor: Tensor, number: int) -> Tensor:
+        if tensor.ndim == 0 or len(tensor) % count:
+            raise ValueError(
+                f"every tensor of the output must begin with the batch; got shape {tuple(tensor.shape)} "
+                f"for {count} batches in one pass: leave it out of the output, or pass together=False"
+            )
+        return tensor.chunk(count)[number]
+
+    return [map_tensors(partial(part, number=number), output) for number in range(count)]

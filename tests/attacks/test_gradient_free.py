@@ -1,0 +1,216 @@
+"""Attacks without a gradient: inside, never below the clean input, each example for itself, known answers."""
+
+import pytest
+import torch
+from networks import batch, two_heads
+
+from advreg import (
+    J_IND_reg,
+    J_IND_seg,
+    Keys,
+    Steepest,
+    Threat,
+    l1,
+    l2,
+    linf,
+    negate,
+    on,
+    pgd_attack,
+    weighted,
+)
+from advreg.attacks import random_noise, score_attack, square_attack
+from advreg.attacks._probing import Probe, window
+
+REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
+JOINT = weighted((0.01, REG), (1.0, SEG))
+ATTACKS = {
+    "square": (square_attack, {"queries": 30}),
+    "score": (score_attack, {"steps": 5, "draws": 5}),
+    "noise": (random_noise, {"draws": 10}),
+}
+each = pytest.mark.parametrize(("attack", "cost"), ATTACKS.values(), ids=ATTACKS)
+
+
+@each
+@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_results_are_inside_and_their_numbers_those_of_their_inputs(attack, cost, norm, dtype):
+    model, (x, y) = two_heads(dtype=dtype), batch(4, dtype=dtype)
+    threat = Threat(norm, torch.tensor([0.0, 0.05, 0.5, 3.0]))
+    result = attack(model, x, y, objective=JOINT, threat=threat, **cost)
+    assert result.x.dtype == dtype
+    assert threat.contains(result.x, x).all()
+    with torch.no_grad():
+        value, clean = JOINT(model(result.x), y), JOINT(model(x), y)
+    torch.testing.assert_close(result.value, value)
+    assert torch.equal(result.x[0], x[0])
+    assert (result.gain >= 0).all()
+    assert result.gain[3] > 0
+    atol = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(result.gain, value - clean, atol=atol, rtol=0)
+    assert result.step.dtype == torch.int64
+    assert not result.finished.any()
+
+
+@each
+@pytest.mark.parametrize("norm", [linf, l2], ids=repr)
+def test_examples_do_not_depend_on_the_batch(attack, cost, norm):
+    model, (x, y) = two_heads(dtype=torch.float64), batch(5, dtype=torch.float64)
+    index, radius = torch.tensor([5, 2, 900, 0, 1]), torch.linspace(0.05, 0.5, 5)
+    options = {"objective": JOINT, "seed": 3, **cost}
+    whole = attack(model, x, y, threat=Threat(norm, radius), index=index, **options)
+    again = attack(model, x, y, threat=Threat(norm, radius), index=index, **options)
+    assert torch.equal(whole.x, again.x)
+    for part in (torch.tensor([4, 1]), torch.tensor([2])):
+        some_y = {key: value[part] for key, value in y.items()}
+        some = attack(model, x[part], some_y, threat=Threat(norm, radius[part]), index=index[part], **options)
+        torch.testing.assert_close(some.x, whole.x[part], rtol=0, atol=1e-9)
+        assert torch.equal(some.step, whole.step[part])
+    other = attack(model, x, y, threat=Threat(norm, radius), index=index, **{**options, "seed": 4})
+    assert not torch.equal(other.x, whole.x)
+
+
+@each
+def test_no_gradient_is_taken_and_nothing_is_left_behind(attack, cost):
+    model, (x, y) = two_heads(), batch(3)
+    state, modes = torch.get_rng_state(), []
+
+    def watched(x):
+        modes.append(torch.is_grad_enabled() or x.requires_grad)
+        return model(x)
+
+    result = attack(watched, x.requires_grad_(), y, objective=JOINT, threat=Threat(linf, 0.1), **cost)
+    assert modes
+    assert not any(modes)
+    assert not result.x.requires_grad
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@each
+@pytest.mark.parametrize("shape", [(7,), (3, 9), (2, 6, 5), (1, 4, 5, 6)], ids=str)
+def test_any_rank(attack, cost, shape):
+    x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+    y = torch.zeros(3, 1)
+    result = attack(
+        lambda x: x.flatten(1).sum(1, keepdim=True),
+        x,
+        y,
+        objective=J_IND_reg,
+        threat=Threat(linf, 0.1),
+        **cost,
+    )
+    assert (result.gain > 0).any()
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 4)], ids=str)
+def test_the_optimum_of_a_linear_model_is_known(shape):
+    g = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=g)
+    x = 0.4 + 0.2 * torch.rand(4, *shape, generator=g)
+
+    def model(x):
+        return (x * weight).flatten(1).sum(1)
+
+    def plain(output, target):
+        return output
+
+    best = 0.1 * weight.abs().sum()
+    options = {"objective": plain, "threat": Threat(linf, 0.1)}
+    square = square_attack(model, x, None, queries=300, **options)
+    torch.testing.assert_close(square.gain, best.expand(4), rtol=0.15 if len(shape) > 1 else 1e-4, atol=0)
+    score = score_attack(model, x, None, steps=30, rule=Steepest(0.2), draws=60, **options)
+    torch.testing.assert_close(score.gain, best.expand(4), rtol=0.05, atol=0)
+    for norm, size in ((l2, weight.norm()), (l1, weight.abs().max())):
+        threat = Threat(norm, 0.1)
+        far = score_attack(model, x, None, objective=plain, threat=threat, steps=40, draws=30)
+        assert (far.gain > 0.8 * 0.1 * size).all()
+        near = square_attack(model, x, None, objective=plain, threat=threat, queries=200)
+        assert (near.gain > 0.5 * 0.1 * size).all()
+        assert (near.gain <= 0.1 * size * (1 + 1e-4)).all()
+    noise = random_noise(model, x, None, draws=200, **options)
+    assert (noise.gain < best).all()
+
+
+def test_the_estimate_of_a_linear_models_gradient_is_its_weight():
+    weight, x = torch.tensor([1.0, -2.0, 3.0]), torch.full((2, 3), 0.5)
+    probe = Probe(lambda x: x @ weight, x, None, lambda output, _: output, Threat(linf, 0.1), None, keys())
+    for kind in ("rademacher", "normal"):
+        slope = probe.slope(x, 1000, 0.3, kind, 1000, keys())
+        torch.testing.assert_close(slope, weight.expand(2, 3), atol=0.4, rtol=0)
+    one, many = (probe.slope(x, 10, 0.3, "normal", size, keys()) for size in (1, 100))
+    torch.testing.assert_close(one, many)
+
+
+def keys(count=2):
+    return Keys(0, torch.arange(count))
+
+
+def test_windows_cover_the_share_asked_for_and_stripes_come_first():
+    inside, signs, _ = window(torch.zeros(50, 3, 16, 16), 0.25, keys(50))
+    assert (inside.flatten(1).sum(1) == 3 * 64).all()
+    assert inside.any(0)[:, 1:-1, 1:-1].all()
+    assert (signs.abs() == 1).all()
+    assert (signs == signs[:, :, :1, :1]).all()
+    vector, _, _ = window(torch.zeros(50, 20), 0.25, keys(50))
+    assert (vector.sum(1) == 5).all()
+    met = []
+
+    def model(x):
+        met.append(x)
+        return x.flatten(1).sum(1)
+
+    x = torch.full((2, 1, 4, 4), 0.5)
+    square_attack(model, x, None, objective=lambda o, _: o, threat=Threat(linf, 0.1), queries=5)
+    _, stripes, first, *_ = met
+    assert ((stripes - x).abs() - 0.1).abs().max() < 1e-6
+    assert (stripes == stripes[:, :, :1]).all()
+    assert (first != stripes).flatten(1).any(1).all()
+
+
+def test_the_search_goes_by_the_objective_and_the_judge_decides_what_is_kept():
+    x = torch.full((2, 3), 0.5)
+    options = {"objective": lambda o, _: o, "threat": Threat(linf, 0.1), "judge": negate(lambda o, _: o)}
+    for attack, cost in ATTACKS.values():
+        result = attack(lambda x: x.sum(1), x, None, **options, **cost)
+        assert (result.gain >= 0).all()
+        torch.testing.assert_close(result.value, -result.x.sum(1))
+
+
+def test_the_mask_holds():
+    model, (x, y) = two_heads(), batch(2)
+    mask = torch.zeros(8, 8, dtype=torch.bool)
+    mask[2:6] = True
+    for attack, cost in ATTACKS.values():
+        moved = attack(model, x, y, objective=JOINT, threat=Threat(l2, 1.0, mask=mask), **cost).x != x
+        assert moved.any()
+        assert not moved[:, :, ~mask].any()
+
+
+def test_a_function_without_a_gradient_is_no_obstacle():
+    model, (x, y) = two_heads(), batch(4)
+
+    def rounded(x):
+        return model((8 * x).round() / 8)
+
+    threat = Threat(linf, 0.1)
+    with pytest.warns(UserWarning, match="gradient is zero"):
+        white = pgd_attack(rounded, x, y, objective=SEG, threat=threat, steps=5, random_start=False)
+    assert (white.gain == 0).all()
+    for attack, cost in ATTACKS.values():
+        assert (attack(rounded, x, y, objective=SEG, threat=threat, **cost).gain > 0).any()
+
+
+@each
+def test_errors_teach(attack, cost):
+    model, (x, y) = two_heads(), batch(2)
+    with pytest.raises(ValueError, match="finite radius"):
+        attack(model, x, y, objective=JOINT, threat=Threat(linf, float("inf")), **cost)
+    with pytest.raises(ValueError, match="bounds"):
+        attack(model, x + 2, y, objective=JOINT, threat=Threat(linf, 0.1), **cost)
+    with pytest.raises(TypeError, match="one number per example"):
+        attack(model, x, y, objective=lambda o, _: o["mask"], threat=Threat(linf, 0.1), **cost)
+    with pytest.raises(ValueError, match="or more"):
+        attack(model, x, y, objective=JOINT, threat=Threat(linf, 0.1), **dict.fromkeys(cost, 0))
+    with pytest.raises(ValueError, match="not finite"):
+        attack(model, x, y, objective=lambda o, t: SEG(o, t) / 0, threat=Threat(linf, 0.1), **cost)
