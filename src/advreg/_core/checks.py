@@ -40,3 +40,21 @@ def examples(flags: Tensor) -> str:
     found = rows(flags).any(1).nonzero().flatten().tolist()
     shown = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
     return f"{'example' if len(found) == 1 else 'examples'} {shown}"
+
+
+def check_function(name: str, function: Any) -> None:
+    """Insist on a function `(output, target) -> (B,)`; `name` stands in the message.
+
+    Raises:
+        TypeError: Something that cannot be called.
+    """
+    if not callable(function):
+        remedy = (
+            f": for one head of several write on({function!r}, J_IND_seg)"
+            if isinstance(function, str)
+            else ""
+        )
+        raise TypeError(
+            f"{name} must be a function (output, target) -> (B,); got {function!r} of type "
+            f"{type(function).__name__}{remedy}"
+        )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-_PASSED: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+_SEEN: ContextVar[bool] = ContextVar("seen", default=False)
 
 
 def free(tensor: Tensor) -> bool:
@@ -15,19 +16,22 @@ def free(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def once(tensor: Tensor, question: Hashable, check: Callable[[], None]) -> None:
-    """Make a check of a tensor's values, which raises; where looking costs, only until the same has passed.
+def check_values(tensor: Tensor, check: Callable[[], None]) -> None:
+    """Make a check of a tensor's values, which raises what teaches the remedy; not again inside `seen`.
 
     Args:
-        tensor: What is checked. A write in place makes it another.
-        question: What the check depends on besides.
-        check: Raises what teaches the remedy.
+        tensor: What is checked. Where looking is free, it always is.
+        check: Looks, and raises.
     """
-    if free(tensor) or tensor.is_inference():  # of an inference tensor nobody counts the writes
+    if free(tensor) or not _SEEN.get():
         check()
-        return
-    answer = (tensor._version, question)  # noqa: SLF001 - torch's own counter of writes in place
-    passed = _PASSED.get(tensor, frozenset())  # type: ignore[no-untyped-call]  # torch's own gap
-    if answer not in passed:
-        check()
-        _PASSED[tensor] = passed | {answer}
+
+
+@contextmanager
+def seen() -> Iterator[None]:
+    """Run the further steps of an attack, on targets whose values its first step has checked."""
+    token = _SEEN.set(True)
+    try:
+        yield
+    finally:
+        _SEEN.reset(token)

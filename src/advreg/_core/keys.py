@@ -77,6 +77,20 @@ class Keys:
                 f"got {self.index.dtype} of shape {tuple(self.index.shape)}"
             )
 
+    @staticmethod
+    def of(x: Tensor, seed: int, index: Tensor | None) -> Keys:
+        """The keys of a batch `(B, *input)` whose places are `index`, or 0 to B - 1.
+
+        Raises:
+            ValueError: An index that does not give one place for each.
+        """
+        keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+        if len(keys.index) != len(x):
+            raise ValueError(
+                f"{len(keys.index)} keys cannot serve a batch of {len(x)}: index= is one place for each"
+            )
+        return keys
+
     def fold_in(self, number: int) -> Keys:
         """Independent keys for another use, told apart by `number` (a restart, a step)."""
         digest = hashlib.blake2b(f"{self.seed}/{number}".encode(), digest_size=8).digest()

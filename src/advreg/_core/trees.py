@@ -1,4 +1,4 @@
-"""Trees of tensors, which models return and take as targets: a tensor, a tuple, a mapping, a dataclass, nests."""
+"""Trees of tensors: what models return and targets hold, tensors in tuples, mappings, dataclasses, nests."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
 """Attacks: from a model, inputs and targets to the worst inputs found."""
 
-from advreg.attacks._ascend import Iterate, ascend
+from advreg.attacks._ascend import Iterate, ValueAndGradient, ascend, value_and_gradient
 from advreg.attacks._auto import AutoResult, Worst, auto_attack
 from advreg.attacks._gradient_free import random_noise, score_attack, square_attack
 from advreg.attacks._ood import OODResult, ood_attack
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import Attack, AttackResult
+from advreg.attacks._run import last_iterate
 from advreg.attacks._starts import power_start
 from advreg.attacks._tradeoff import Front, tradeoff
 
@@ -16,9 +17,11 @@ __all__ = [
     "Front",
     "Iterate",
     "OODResult",
+    "ValueAndGradient",
     "Worst",
     "ascend",
     "auto_attack",
+    "last_iterate",
     "ood_attack",
     "pgd_attack",
     "power_start",
@@ -26,4 +29,5 @@ __all__ = [
     "score_attack",
     "square_attack",
     "tradeoff",
+    "value_and_gradient",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,54 +15,28 @@ from advreg._core.trees import take
 from advreg.rules import Here, Rule
 from advreg.threats import Threat
 
+ValueAndGradient: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Points `(B, *input)` to values `(B,)` and gradients `(B, *input)`; see `value_and_gradient`."""
 
-class Iterate:
+
+class Iterate(NamedTuple):
     """One point of an ascent.
 
     Attributes:
+        step: The number of steps that led here.
         x: The point, `(B, *input)`, inside the threat.
-        gradient: The gradient whose step led here, `(B, *input)`; None at the start.
+        value: The function there, `(B,)`; None at the last point, which is not evaluated.
+        gradient: Its gradient there, `(B, *input)`; None at the last point.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Tensor], Tensor],
-        x: Tensor,
-        gradient: Tensor | None,
-        weights: Sequence[float] | None = None,
-    ) -> None:
-        self.x, self.gradient = x, gradient
-        self._function, self._weights = function, weights
-        self._graph: tuple[Tensor, Tensor] | None = None  # the point that requires a gradient, and its value
-
-    @property
-    def value(self) -> Tensor:
-        """The function at `x`, `(B,)`: evaluated when it is first read, or when the next iterate needs it."""
-        value = self._evaluate()[1].detach().clone()  # as in `slope`: it may be a view of an output
-        return value if self._weights is None else weighed(value, self._weights)
-
-    def slope(self) -> Tensor:
-        """The function's gradient at `x`, `(B, *input)`; frees what it was computed from."""
-        point, value = self._evaluate()
-        gradient = _gradient(value, point) if self._weights is None else _joined(value, point, self._weights)
-        self._graph = point.detach(), value.detach()
-        return gradient.clone()  # a graph that is replayed gives it in the same memory again
-
-    def _evaluate(self) -> tuple[Tensor, Tensor]:
-        if self._graph is None:
-            with torch.inference_mode(mode=False), torch.enable_grad():
-                point = (self.x.clone() if self.x.is_inference() else self.x.detach()).requires_grad_()
-                value = self._function(point)
-                if self._weights is None:
-                    one_per_example(value, len(point), "an objective")
-                if not value.requires_grad:
-                    raise ValueError(_DETACHED)
-            self._graph = point, value
-        return self._graph
+    step: int
+    x: Tensor
+    value: Tensor | None
+    gradient: Tensor | None
 
 
 def ascend(
-    function: Callable[[Tensor], Tensor],
+    function: ValueAndGradient,
     centre: Tensor,
     *,
     threat: Threat,
@@ -70,44 +44,39 @@ def ascend(
     start: Tensor | None = None,
     steps: int | None = None,
     schedule: Callable[[float], float] | None = None,
-    weights: Sequence[float] | None = None,
 ) -> Generator[Iterate, Tensor | None]:
-    """Climb `function` inside a threat: `x <- project(x + alpha * direction)`, without end.
+    """Climb a function inside a threat: `x <- project(x + alpha * direction)`.
 
-    An iterate is evaluated when its value is read, and its gradient taken when the next is asked for. So N
-    steps cost N evaluations and N gradients, of the input alone, and one evaluation more where the last value
-    is read. Stopping, tracing and keeping the best are up to whoever consumes the iterates. Works under
+    N steps cost N values and gradients; the last point is yielded without them, since not everyone needs its
+    value. Stopping, tracing and keeping the best are up to whoever consumes the iterates. Works under
     `torch.no_grad` and `torch.inference_mode`, and leaves the grad mode of the consumer alone.
 
     Args:
-        function: Points `(B, *input)` to values `(B,)`, differentiable. Examples must not interact.
+        function: Points `(B, *input)` to values `(B,)` and gradients `(B, *input)`; `value_and_gradient`
+            makes one of any differentiable function. Examples must not interact.
         centre: The centre of the threat, `(B, *input)`.
         threat: Where `x` may be.
         rule: How a step is made.
         start: The first point, projected onto the threat first; by default the centre.
-        steps: How many steps will be asked for, where a rule or a schedule needs to know.
+        steps: How many steps; None for no end, which a rule or schedule that must know the end refuses.
         schedule: From the share of steps done, 0 to 1, to the factor on the radius that holds for an
             iterate; 1 by default.
-        weights: Where `function` returns several values, `(B, H)`: each one's gradient is scaled to an
-            Euclidean size of one, and they are added with these weights.
 
     Yields:
-        `Iterate` with `x`, `value` and `gradient`, beginning with the start. Sending back which examples to
-        keep, `(B,)` bool, drops the others from the next iterate on; `function` must follow. Of the rule's
-        state, tensors that begin with the batch are taken to be per example.
+        `Iterate`, beginning with the start. Sending back which examples to keep, `(B,)` bool, drops the
+        others from the next iterate on; `function` must follow. Of the rule's state, tensors that begin with
+        the batch are taken to be per example.
 
     Raises:
-        TypeError: `function` does not return a tensor of `(B,)`.
-        ValueError: The value does not depend on the point; a relative size and an infinite radius; a
-            schedule without `steps`.
+        ValueError: A relative size and an infinite radius; a schedule without `steps`.
 
     Example:
         >>> from itertools import islice
         >>> import torch
         >>> from advreg import Steepest, Threat, linf
-        >>> from advreg.attacks import ascend
-        >>> centre = torch.full((1, 2), 0.5)
-        >>> climb = ascend(lambda x: x.sum(1), centre, threat=Threat(linf, 0.3), rule=Steepest(0.5))
+        >>> from advreg.attacks import ascend, value_and_gradient
+        >>> centre, function = torch.full((1, 2), 0.5), value_and_gradient(lambda x: x.sum(1))
+        >>> climb = ascend(function, centre, threat=Threat(linf, 0.3), rule=Steepest(0.5))
         >>> [round(point.value.item(), 2) for point in islice(climb, 4)]
         [1.0, 1.3, 1.6, 1.6]
 
@@ -119,27 +88,66 @@ def ascend(
             f"a step of {rule.size} radii has no length at an infinite radius: give it in the units of the "
             f"input, {type(rule).__name__}(0.01, relative=False)"
         )
-    factors, threat = _factors(schedule, steps), threat.to(centre.device)
-    now = threat.scaled(factors(0))
-    alpha = _length(rule, now, centre)
+    factor, threat = _factor(schedule, steps), threat.to(centre.device)
+    now = threat.scaled(factor(0))
     x = now.project(centre if start is None else start, centre).detach()
-    state, gradient, stretch = rule.init(x), None, _stretch(factors, 1, steps)
-    for number in count(1):
-        iterate = Iterate(function, x, gradient, weights)
-        keep = yield iterate
-        with torch.inference_mode(mode=False):
-            gradient, value = iterate.slope(), iterate.value
+    state = rule.init(x)
+    alpha, stretch = _length(rule, now, centre), _stretch(factor, 1, steps)
+    for step in count() if steps is None else range(steps):
+        value, gradient = function(x)
+        keep = yield Iterate(step, x, value, gradient)
+        with torch.inference_mode(mode=False), torch.no_grad():
             if keep is not None:
                 threat = threat.take(keep, centre)
                 x, gradient, value, centre, state = take((x, gradient, value, centre, state), keep)
-            if keep is not None or factors(number) != factors(number - 1):
-                now = threat.scaled(factors(number))
-                alpha = _length(rule, now, centre)
-                stretch = _stretch(factors, number, steps)
-            with torch.no_grad():
-                here = Here(x, gradient, value, now, centre, alpha, number - 1, steps, stretch)
-                direction, state = rule.step(here, state)
-                x = now.project(x + alpha * direction, centre)
+            if keep is not None or factor(step + 1) != factor(step):
+                now = threat.scaled(factor(step + 1))  # of the point that this step leads to
+                alpha, stretch = _length(rule, now, centre), _stretch(factor, step + 1, steps)
+            here = Here(x, gradient, value, now, centre, alpha, step, steps, stretch)
+            direction, state = rule.step(here, state)
+            x = now.project(x + alpha * direction, centre)
+    yield Iterate(steps or 0, x, None, None)
+
+
+def value_and_gradient(
+    function: Callable[[Tensor], Tensor], weights: Sequence[float] | None = None
+) -> ValueAndGradient:
+    """The value of a differentiable function and its gradient, as the engine takes them.
+
+    Args:
+        function: Points `(B, *input)` to values `(B,)`; examples must not interact.
+        weights: Where `function` returns several values, `(B, H)`: each one's gradient is scaled to a
+            Euclidean size of one, and gradients and values are added with these weights.
+
+    Returns:
+        A function from points to values `(B,)` and gradients `(B, *input)`, both detached, in memory of their
+        own.
+
+    Raises:
+        TypeError: When called: `function` does not return a tensor of `(B,)`.
+        ValueError: When called: the value does not depend on the point.
+
+    Example:
+        >>> import torch
+        >>> from advreg.attacks import value_and_gradient
+        >>> value_and_gradient(lambda x: x.square().sum(1))(torch.tensor([[1.0, 2.0]]))
+        (tensor([5.]), tensor([[2., 4.]]))
+    """
+
+    @torch.inference_mode(mode=False)
+    @torch.enable_grad()
+    def evaluated(x: Tensor) -> tuple[Tensor, Tensor]:
+        point = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+        value = function(point)
+        if weights is None:
+            one_per_example(value, len(point), "an objective")
+        if not value.requires_grad:
+            raise ValueError(_DETACHED)
+        gradient = _gradient(value, point) if weights is None else _joined(value, point, weights)
+        value = value.detach() if weights is None else weighed(value.detach(), weights)
+        return value.clone(), gradient.clone()  # a replayed graph writes to the same memory again
+
+    return evaluated
 
 
 def weighed(values: Tensor, weights: Sequence[float]) -> Tensor:
@@ -148,8 +156,8 @@ def weighed(values: Tensor, weights: Sequence[float]) -> Tensor:
     return torch.stack([weight * column for weight, column in columns]).sum(0)
 
 
-def _factors(schedule: Callable[[float], float] | None, steps: int | None) -> Callable[[int], float]:
-    """From an iterate's number to the factor on its radius."""
+def _factor(schedule: Callable[[float], float] | None, steps: int | None) -> Callable[[int], float]:
+    """From the number of an iterate to the factor on its radius."""
     if schedule is None:
         return lambda _: 1.0
     if steps is None:
@@ -157,19 +165,20 @@ def _factors(schedule: Callable[[float], float] | None, steps: int | None) -> Ca
     return lambda number: schedule(min(number / max(steps, 1), 1.0))
 
 
-def _stretch(factors: Callable[[int], float], number: int, steps: int | None) -> tuple[int, int | None]:
+def _stretch(factor: Callable[[int], float], number: int, steps: int | None) -> tuple[int, int | None]:
     """The first and the last step, counted as the iterates they begin at, of those with this radius."""
     if steps is None:
         return 0, None
     first = last = number
-    while first > 1 and factors(first - 1) == factors(number):
+    while first > 1 and factor(first - 1) == factor(number):
         first -= 1
-    while last < steps and factors(last + 1) == factors(number):
+    while last < steps and factor(last + 1) == factor(number):
         last += 1
     return first - 1, last
 
 
 def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:
+    """The paper's alpha: the size of a step in the units of the input, a number or one for each example."""
     if not rule.relative:
         return rule.size
     if isinstance(threat.radius, Tensor):

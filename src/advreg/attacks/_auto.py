@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from advreg._core.checks import one_per_example
 from advreg._core.keys import Keys
-from advreg._core.trees import take
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.types import Model, Target
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
-from advreg.execution import Precision, frozen
+from advreg.attacks._run import measured
+from advreg.execution import Batch, Execution
 from advreg.objectives import Within, negate, on
 from advreg.tasks import Task
 from advreg.threats import Threat
@@ -81,8 +81,7 @@ def auto_attack(
     heads: Mapping[str | int, Task],
     threat: Threat,
     budget: int = 500,
-    prune: bool = True,
-    precision: Precision = "float32",
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AutoResult:
@@ -105,8 +104,7 @@ def auto_attack(
             every run begins at random.
         budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
             for each run, and one for the clean input, come on top.
-        prune: As for `pgd_attack`.
-        precision: As for `pgd_attack`.
+        execution: How the model is run; see `advreg.Execution`.
         seed: With `index`, decides all chance.
         index: Each example's place in its data set, int64 `(B,)`.
 
@@ -135,21 +133,40 @@ def auto_attack(
         Croce and Hein, arXiv:2003.01690 (an ensemble without parameters, the worst per example); Croce et
         al., arXiv:2306.12941 (segmentation).
     """
-    if not heads:
-        raise ValueError('expected a task for one head or more, {"mask": masks()}; got none')
+    check_tasks(heads)
     if budget < 1:
         raise ValueError(f"budget must be 1 pass or more; got {budget}")
     threat.validate(x)
-    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
-    inputs = x.detach()
-    attack = partial(pgd_attack, model, prune=prune, precision=precision)
+    keys, batch = Keys.of(x, seed, index), Batch(x.detach(), y, threat)
+    attack = partial(pgd_attack, model, execution=execution)
     found = {}
     for key, task in heads.items():
-        judge = _on(key, task.metric)
-        with frozen(model), torch.no_grad():
-            clean = one_per_example(judge(model(inputs), y), len(x), f"the metric of head {key!r}")
-        found[key] = _worst(attack, inputs, y, clean, key, task, threat, budget, keys)
+        clean = measured(model, batch, on(key, task.metric), execution, f"the metric of head {key!r}")
+        found[key] = _worst(attack, batch, clean, key, task, budget, keys)
     return AutoResult(found)
+
+
+def check_tasks(heads: Any) -> None:
+    """Insist on a task for each head, by its key.
+
+    Raises:
+        TypeError: No mapping, or something else than a task for a head.
+        ValueError: No heads.
+    """
+    if not isinstance(heads, Mapping):
+        raise TypeError(
+            f'expected a task for each head, by its key, {{"mask": masks()}}, or {{"": masks()}} for a model '
+            f"that returns the head itself; got {type(heads).__name__}"
+        )
+    if not heads:
+        raise ValueError('expected a task for one head or more, {"mask": masks()}; got none')
+    for key, task in heads.items():
+        if not isinstance(task, Task):
+            name = getattr(task, "__name__", type(task).__name__)
+            raise TypeError(
+                f"expected a task for the head {key!r}, such as advreg.tasks.masks(); got {name}: make one "
+                f"of a metric by Task({name}, worse='lower'), or worse='higher'"
+            )
 
 
 def runs(budget: int) -> list[int]:
@@ -166,16 +183,15 @@ def runs(budget: int) -> list[int]:
 @torch.inference_mode(mode=False)  # what is taken from the target must serve autograd
 def _worst(
     attack: Callable[..., AttackResult],
-    x: Tensor,
-    y: Target,
+    batch: Batch,
     clean: Tensor,
     key: str | int,
     task: Task,
-    threat: Threat,
     budget: int,
     keys: Keys,
 ) -> Worst:
-    judge = _on(key, task.metric) if task.worse == "higher" else negate(_on(key, task.metric))
+    metric, x = on(key, task.metric), batch.x
+    judge = metric if task.worse == "higher" else negate(metric)
     nothing_worse = Within(judge, low=task.sign * task.worst)
     clean = task.sign * clean
     worst, value, index = x.clone(), clean.clone(), keys.index.to(x.device)
@@ -186,19 +202,20 @@ def _worst(
             break
         place = number % len(task.members)
         chosen = task.members[place]
-        some, target, theirs, rows = take((x, y, index, torch.arange(len(x), device=x.device)), left)
+        rows = left.nonzero().flatten()
+        some = batch.take(left)
         found = attack(
-            some,
-            target,
-            objective=_on(key, chosen.objective),
-            threat=threat.take(left, x),
+            some.x,
+            some.y,
+            objective=on(key, chosen.objective),
+            threat=some.threat,
             rule=chosen.rule,
             steps=steps,
             judge=judge,
             stop=nothing_worse,
             schedule=chosen.schedule,
             seed=keys.fold_in(number).seed,
-            index=theirs,
+            index=index[rows],
         )
         better = found.value > value[rows]
         at = rows[better]
@@ -207,7 +224,3 @@ def _worst(
         left[rows] = ~found.finished
     names = tuple(entry.name for entry in task.members)
     return Worst(worst, task.sign * value, task.sign * clean, member, passes, names)
-
-
-def _on(key: str | int, function: PerExample) -> PerExample:
-    return function if key == "" else on(key, function)

@@ -5,21 +5,24 @@ They serve to check a gradient attack (see `advreg.diagnose`), and where a model
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import Any, Literal
+from itertools import count
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from advreg._core.keys import Keys
-from advreg._core.tensors import per_example, rows
+from advreg._core.tensors import per_example
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks._ascend import ascend
-from advreg.attacks._probing import Probe, stripes
+from advreg.attacks._probing import Probe, probed, stripes
 from advreg.attacks._result import AttackResult
-from advreg.execution import frozen
+from advreg.execution import Batch, Execution
 from advreg.rules import Momentum, Rule
 from advreg.threats import Threat
+
+Directions: TypeAlias = Literal["rademacher", "normal"]
+"""Of random directions: signs, as in SPSA, or normal numbers, as in NES."""
 
 # The share of the window is halved after so many of 10,000 queries.
 _HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -41,6 +44,7 @@ def square_attack(
     queries: int = 500,
     p: float = 0.3,
     judge: PerExample | None = None,
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -71,6 +75,7 @@ def square_attack(
         p: The share of the image that the first window covers, 0 to 1; 0.05 to 0.8 in the literature.
         judge: What decides which point met is kept, and what values are of; by default the objective. The
             search itself follows the objective.
+        execution: How the model is run; see `advreg.Execution`.
         seed: With `index`, decides all random numbers.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -97,10 +102,11 @@ def square_attack(
     """
     if queries < 1 or not 0 < p <= 1:
         raise ValueError(f"expected queries of 1 or more and p in (0, 1]; got {queries} and {p}")
-    work = Probe(model, x, y, objective, threat, judge, _keys(seed, index, x).fold_in(_SQUARE))
-    with frozen(model), torch.no_grad():
-        work.begin()
-        at = threat.project(x + work.scaled(stripes(work.keys.fold_in(0), x)), x)
+    keys = Keys.of(x, seed, index).fold_in(_SQUARE)
+
+    def search(work: Probe) -> None:
+        centre = work.centre
+        at = work.threat.project(centre + work.scaled(stripes(work.keys.fold_in(0), centre)), centre)
         best = work.meet(at, 0)
         for query in range(1, queries):
             share = p / 2 ** sum(query / queries * 10_000 > end for end in _HALVED)
@@ -108,7 +114,8 @@ def square_attack(
             value = work.meet(tried, query)
             better = value > best
             at, best = torch.where(per_example(better, at), tried, at), torch.where(better, value, best)
-    return work.result()
+
+    return probed(search, model, Batch(x.detach(), y, threat), keys, objective, judge, execution)
 
 
 def score_attack(
@@ -122,9 +129,10 @@ def score_attack(
     steps: int = 25,
     draws: int = 10,
     reach: float = 0.3,
-    directions: Literal["rademacher", "normal"] = "rademacher",
+    directions: Directions = "rademacher",
     at_once: int = 20,
     judge: PerExample | None = None,
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -151,6 +159,7 @@ def score_attack(
         directions: "rademacher", signs, as in SPSA; "normal", as in NES.
         at_once: How many copies of the batch go through the model at a time: what bounds the memory.
         judge: As for `square_attack`.
+        execution: As for `square_attack`.
         seed: With `index`, decides all random numbers.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -177,27 +186,24 @@ def score_attack(
     if min(steps, draws, at_once) < 1 or reach <= 0:
         came = f"{steps}, {draws}, {at_once} and {reach}"
         raise ValueError(f"expected steps, draws and at_once of 1 or more and a positive reach; got {came}")
-    work = Probe(model, x, y, objective, threat, judge, _keys(seed, index, x).fold_in(_SCORE))
+    if directions not in get_args(Directions):
+        raise ValueError(f"directions must be one of {get_args(Directions)}; got {directions!r}")
+    keys = Keys.of(x, seed, index).fold_in(_SCORE)
 
-    def function(point: Tensor) -> Tensor:
-        with torch.no_grad():
-            value = work.meet(point.detach(), climbed[0])
-            slope = torch.zeros_like(point)
-            if climbed[0] < steps:
-                slope = work.slope(
-                    point, draws, reach, directions, at_once, work.keys.fold_in(1 + climbed[0])
-                )
-        climbed[0] += 1
-        return value + rows(slope * (point - point.detach())).sum(1)  # the value, with the slope as gradient
+    def search(work: Probe) -> None:
+        done = count()
 
-    climbed = [0]
-    with frozen(model), torch.no_grad():
-        work.begin()
-        first = threat.sample(x, work.keys.fold_in(0))
-        run = ascend(function, x, threat=threat, rule=rule, start=first, steps=steps)
-        for iterate in islice(run, steps + 1):
-            _ = iterate.value
-    return work.result()
+        def value_and_slope(point: Tensor) -> tuple[Tensor, Tensor]:
+            step = next(done)
+            value, theirs = work.meet(point, step), work.keys.fold_in(1 + step)
+            return value, work.slope(point, draws, reach, directions, at_once, theirs)
+
+        first = work.threat.sample(work.centre, work.keys.fold_in(0))
+        climb = ascend(value_and_slope, work.centre, threat=work.threat, rule=rule, start=first, steps=steps)
+        *_, last = climb
+        work.meet(last.x, steps)
+
+    return probed(search, model, Batch(x.detach(), y, threat), keys, objective, judge, execution)
 
 
 def random_noise(
@@ -209,6 +215,7 @@ def random_noise(
     threat: Threat,
     draws: int = 50,
     judge: PerExample | None = None,
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -224,6 +231,7 @@ def random_noise(
         threat: Norm, finite radius, bounds and mask.
         draws: How many random points.
         judge: As for `square_attack`.
+        execution: As for `square_attack`.
         seed: With `index`, decides all random numbers.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -248,13 +256,10 @@ def random_noise(
     """
     if draws < 1:
         raise ValueError(f"expected draws of 1 or more; got {draws}")
-    work = Probe(model, x, y, objective, threat, judge, _keys(seed, index, x).fold_in(_NOISE))
-    with frozen(model), torch.no_grad():
-        work.begin()
+    keys = Keys.of(x, seed, index).fold_in(_NOISE)
+
+    def search(work: Probe) -> None:
         for draw in range(draws):
-            work.meet(threat.sample(x, work.keys.fold_in(draw)), draw)
-    return work.result()
+            work.meet(work.threat.sample(work.centre, work.keys.fold_in(draw)), draw)
 
-
-def _keys(seed: int, index: Tensor | None, x: Tensor) -> Keys:
-    return Keys(seed, torch.arange(len(x)) if index is None else index)
+    return probed(search, model, Batch(x.detach(), y, threat), keys, objective, judge, execution)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
-from advreg.execution import Precision, frozen
+from advreg.execution import Execution, frozen
 from advreg.objectives import Within
 from advreg.rules import Rule
 from advreg.threats import Threat
@@ -29,13 +29,7 @@ class AttackOptions(TypedDict, total=False):
     keep: Literal["best", "last"]
     judge: PerExample | None
     schedule: Callable[[float], float] | None
-    prune: bool
-    pack: bool
-    precision: Precision
-    channels_last: bool
-    compiled: bool | str
-    checkpoint: tuple[type[nn.Module], ...]
-    micro_batch: int | None
+    execution: Execution | None
     seed: int
     index: Tensor | None
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from advreg._core.checks import check_function
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.attacks._result import AttackResult
 from advreg.attacks._run import Plan, judged, report, search
-from advreg.execution import Parts, Precision, frozen, pruned, room
-from advreg.execution._memory import checkpointed
-from advreg.execution._precision import cast, lowered
-from advreg.objectives import Within, keys_read
-from advreg.packing import packed
+from advreg.execution import Batch, Execution, running
+from advreg.objectives import heads_read
 from advreg.rules import Adamax, Rule
 from advreg.threats import Threat
 
@@ -39,13 +36,7 @@ def pgd_attack(
     judge: PerExample | None = None,
     stop: Callable[[Output, Target], Tensor] | None = None,
     schedule: Callable[[float], float] | None = None,
-    prune: bool = True,
-    pack: bool = True,
-    precision: Precision = "float32",
-    channels_last: bool = False,
-    compiled: bool | str = False,
-    checkpoint: tuple[type[nn.Module], ...] = (),
-    micro_batch: int | None = None,
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> AttackResult:
@@ -79,18 +70,7 @@ def pgd_attack(
             result, and it leaves the batch, so that the others cost less.
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
             `Shrinking`. Only points inside the threat itself are results.
-        prune: Whether to leave out what the heads that are read do not need; results are the same.
-        pack: Whether a long attack on a small batch on a CPU may keep kernels laid out for the processor; see
-            `advreg.packing.packed`.
-        precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
-            take copies of its weights. Iterate, objective and what is reported keep the dtype of the input.
-        channels_last: Whether the network computes with the channels of a pixel side by side.
-        compiled: Whether to run the network through `torch.compile`, up to minutes once for each shape; or
-            its mode. "reduce-overhead" replays CUDA graphs on an NVIDIA GPU, where batches are small.
-        checkpoint: Types of submodules whose inside is computed again rather than kept; see
-            `advreg.execution._memory.checkpointed`.
-        micro_batch: How many examples, or restarts of them, run at once, at most; by default 400,000
-            numbers of input on a CPU (24 images of 128 x 128), 4 million elsewhere.
+        execution: How the model is run; see `advreg.Execution`.
         seed: With `index`, decides the random starts.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
 
@@ -120,62 +100,37 @@ def pgd_attack(
     Source:
         Chen et al., Algorithm 1; Madry et al., arXiv:1706.06083.
     """
-    _check_options(steps, restarts, keep, micro_batch, random_start=random_start)
+    _check_options(steps, restarts, keep, random_start=random_start)
+    check_function("objective", objective)
     threat.validate(x)
     if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
         raise ValueError(
             f"start must be like x, {x.dtype} of shape {tuple(x.shape)}; got {start.dtype} of shape "
             f"{tuple(start.shape)}"
         )
-    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
-    if len(keys.index) != len(x):
-        raise ValueError(
-            f"{len(keys.index)} keys cannot serve a batch of {len(x)}: index= is one place for each"
-        )
-    plan = Plan(objective, judge, rule, steps, restarts, random_start, keep == "best", stop, schedule)
+    keys = Keys.of(x, seed, index)
+    plan = Plan(objective, rule, steps, judge, stop, schedule, restarts, random_start, keep == "best")
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
-    parts = Parts(room(x) if micro_batch is None else micro_batch)
-    x, exact = x.detach(), precision == "float32"
-    with frozen(model), checkpointed(model, checkpoint), ExitStack() as layouts:
-        part = pruned(model, _read(objective, judge, stop), x) if prune else model
-        if pack and not compiled and not channels_last:
-            layouts.enter_context(packed(model, x, steps))
-        quick = cast(_compiled(part, compiled), precision, channels_last=channels_last)
-        with lowered(model, precision, channels_last=channels_last):
-            track, clean = search(quick, plan, (x, y, threat, start), keys, parts)
-        look = partial(judged, part, plan)
-        if clean is None or not exact:
-            clean = torch.cat([value for value, _ in parts.run(look, (x, y, threat, None))])
+    batch = Batch(x.detach(), y, threat, start)
+    with running(model, heads_read(objective, judge, stop), batch.x, execution) as network:
+        with network.quick() as quick:
+            track, clean = search(quick, plan, batch, keys, network.parts)
+        look = partial(judged, network.exact, plan)
+        if clean is None or network.rounds:
+            clean = torch.cat([value for value, _ in network.parts.run(look, batch)])
         track = track.seeing(clean, None, -1)
-        if not exact:
-            track = track.again(parts.run(look, (track.x, y, threat, None)))
+        if network.rounds:
+            track = track.again(network.parts.run(look, batch._replace(x=track.x)))
     if keep == "best":
-        track = track.keeping(~track.finished & (clean >= track.value), x, clean, -1)
+        track = track.keeping(~track.finished & (clean >= track.value), batch.x, clean, -1)
     report(track, tried=steps > 0)
     return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
 
 
-def _compiled(part: Model, how: bool | str) -> Model:
-    if isinstance(how, str):
-        return torch.compile(part, mode=how)
-    return torch.compile(part) if how else part
-
-
-def _read(*functions: Callable[[Output, Target], Tensor] | None) -> frozenset[str | int] | None:
-    """The heads that any of them reads; None: it may be all."""
-    read = [keys_read(f.function if isinstance(f, Within) else f) for f in functions if f is not None]
-    known = [keys for keys in read if keys is not None]
-    return frozenset().union(*known) if len(known) == len(read) else None
-
-
-def _check_options(
-    steps: int, restarts: int, keep: str, micro_batch: int | None, *, random_start: bool
-) -> None:
+def _check_options(steps: int, restarts: int, keep: str, *, random_start: bool) -> None:
     if steps < 0 or restarts < 1:
         raise ValueError(f"steps must be 0 or more and restarts 1 or more; got {steps} and {restarts}")
-    if micro_batch is not None and micro_batch < 1:
-        raise ValueError(f"micro_batch must be 1 or more, or None; got {micro_batch}")
     if keep not in ("best", "last"):
         raise ValueError(f"keep must be 'best' or 'last'; got {keep!r}")
     if restarts > 1 and not random_start:

@@ -1,28 +1,71 @@
-"""Probing of a model without gradients: the worst point met of each example, random windows and directions."""
+"""Probing of a model without gradients: the worst point met of each example, random windows, directions."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from advreg._core.checks import examples, one_per_example
+from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example, rows
-from advreg._core.trees import map_tensors
 from advreg._core.types import Model, PerExample, Target
+from advreg.attacks._best import Track, joined
 from advreg.attacks._result import AttackResult
-from advreg.execution import heads
-from advreg.objectives import keys_read
+from advreg.attacks._run import Plan, judged, report
+from advreg.execution import Batch, Execution, running
+from advreg.objectives import heads_read
+from advreg.rules import Steepest
 from advreg.threats import Threat, linf
+
+
+def probed(
+    search: Callable[[Probe], None],
+    model: Model,
+    batch: Batch,
+    keys: Keys,
+    objective: PerExample,
+    judge: PerExample | None,
+    execution: Execution | None,
+) -> AttackResult:
+    """Run a search without a gradient over a batch, in parts; the worst point that it met of each example."""
+    check_function("objective", objective)
+    batch.threat.validate(batch.x)
+    if math.isinf(batch.threat.largest):
+        raise ValueError(
+            "random search needs a finite radius; got inf: pass the largest distance that makes sense, "
+            "for linf the width of the bounds"
+        )
+    plan = Plan(objective, Steepest(), 0, judge)
+    with running(model, heads_read(objective, judge), batch.x, execution) as network, torch.no_grad():
+
+        def run(model: Model, part: Batch) -> tuple[Track, Tensor]:
+            (target, index), (x, _, threat, _) = part.y, part
+            work = Probe(model, x, target, objective, threat, judge, Keys(keys.seed, index))
+            work.meet(x, -1)
+            clean = work.track.value
+            search(work)
+            return work.track, clean
+
+        with network.quick() as quick:
+            found = list(network.parts.run(partial(run, quick), batch._replace(y=(batch.y, keys.index))))
+        track, clean = joined([part for part, _ in found]), torch.cat([value for _, value in found])
+        if network.rounds:
+            look = partial(judged, network.exact, plan)
+            clean = torch.cat([value for value, _ in network.parts.run(look, batch)])
+            track = track.again(network.parts.run(look, batch._replace(x=track.x)))
+            track = track.keeping(clean >= track.value, batch.x, clean, -1)
+    report(track, tried=False)
+    return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
 
 
 @dataclass(eq=False)
 class Probe:
-    """One run: what is attacked, and the worst point met for each example."""
+    """One run of some examples: what is attacked, and the worst point met of each."""
 
     model: Model
     centre: Tensor
@@ -31,32 +74,18 @@ class Probe:
     threat: Threat
     judge: PerExample | None
     keys: Keys
+    radius: Tensor = field(init=False)
+    track: Track = field(init=False)
 
     def __post_init__(self) -> None:
-        self.threat.validate(self.centre)
-        if math.isinf(self.threat.largest):
-            raise ValueError(
-                "random search needs a finite radius; got inf: pass the largest distance that makes sense, "
-                "for linf the width of the bounds"
-            )
-        self.centre = self.centre.detach()
-        read = [keys_read(function) for function in (self.objective, self.judge) if function is not None]
-        self.part = heads(self.model, None if None in read else frozenset().union(*(r or () for r in read)))
         wide = torch.promote_types(self.centre.dtype, torch.float32)
         radius = torch.as_tensor(self.threat.radius, dtype=wide, device=self.centre.device)
         self.radius = radius.expand(len(self.centre))
-
-    def begin(self) -> None:
-        """Meet the clean inputs."""
-        self.x = self.centre
-        self.step = torch.full((len(self.centre),), -1, device=self.centre.device)
-        self.sick = torch.zeros_like(self.step, dtype=torch.bool)
-        _, self.clean = self.scores(self.centre, self.y)
-        self.value = self.clean
+        self.track = Track.of(self.centre)
 
     def scores(self, x: Tensor, y: Target) -> tuple[Tensor, Tensor]:
         """Objective and judge at some points."""
-        output = self.part(x)
+        output = self.model(x)
         value = one_per_example(self.objective(output, y), len(x), "an objective")
         if self.judge is None:
             return value, value
@@ -64,23 +93,10 @@ class Probe:
 
     def meet(self, x: Tensor, step: int) -> Tensor:
         """Keep points that are worse than the worst so far; the objective there, `(B,)`."""
-        value, judged = self.scores(x, self.y)
-        self.sick = self.sick | ~(value.isfinite() & judged.isfinite())
-        worse = judged > self.value
-        self.x = torch.where(per_example(worse, x), x, self.x)
-        self.value = torch.where(worse, judged, self.value)
-        self.step = torch.where(worse, step, self.step)
+        value, score = self.scores(x, self.y)
+        seen = self.track.seeing(value, None, step).seeing(score, None, step)
+        self.track = seen.keeping(score > seen.value, x, score, step)
         return value
-
-    def result(self) -> AttackResult:
-        """What was found."""
-        sick = self.sick | ~self.clean.isfinite()
-        if bool(sick.any()):
-            raise ValueError(
-                f"the objective is not finite for {examples(sick)}: look for a logarithm of zero, a division "
-                "by zero, or float16 overflow"
-            )
-        return AttackResult(self.x, self.value, self.value - self.clean, self.step, torch.zeros_like(sick))
 
     def scaled(self, pattern: Tensor, share: Tensor | None = None) -> Tensor:
         """A pattern of signs as a perturbation: under linf of the radius, else of a share of its size."""
@@ -112,7 +128,9 @@ class Probe:
                 u = u * self.threat.mask.to(at.device)
             points = torch.cat([at + length * u, at - length * u]).flatten(0, 1)
             copies = 2 * len(u)
-            values, _ = self.scores(self.boxed(points, copies), _repeated(self.y, copies, len(at)))
+            values, _ = self.scores(
+                self.boxed(points, copies), Batch(at, self.y, self.threat).repeat(copies).y
+            )
             up, down = values.reshape(2, len(u), len(at))
             change = torch.nan_to_num(up - down, 0.0, 0.0, 0.0).to(total.dtype)
             total += (change.reshape(*change.shape, *[1] * (at.ndim - 1)) * u).sum(0)
@@ -170,12 +188,3 @@ def window(x: Tensor, share: float, keys: Keys) -> tuple[Tensor, Tensor, Tensor]
 
 def _parts(count: int, size: int) -> Iterable[range]:
     return (range(first, min(first + size, count)) for first in range(0, count, size))
-
-
-def _repeated(tree: Target, copies: int, count: int) -> Target:
-    """A target for `copies` batches one after another."""
-
-    def repeat(entry: Tensor) -> Tensor:
-        return entry.repeat(copies, *[1] * (entry.ndim - 1)) if entry.shape[:1] == (count,) else entry
-
-    return map_tensors(repeat, tree)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,17 +12,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advreg._core.checks import examples, one_per_example
+from advreg._core.checks import check_function, examples, one_per_example
+from advreg._core.device import seen
 from advreg._core.keys import Keys
-from advreg._core.trees import map_tensors, take
+from advreg._core.trees import map_tensors
 from advreg._core.types import Model, Output, PerExample, Target
-from advreg.attacks._ascend import ascend, weighed
+from advreg.attacks._ascend import Iterate, ascend, value_and_gradient, weighed
 from advreg.attacks._best import Track, joined
-from advreg.execution import Parts
-from advreg.execution._memory import Part, chosen
-from advreg.objectives import Normalised, at
+from advreg.execution import Batch, Execution, Parts, running
+from advreg.objectives import Normalised, at, heads_read
 from advreg.rules import Rule
-from advreg.threats import Threat
 
 Stop = Callable[[Output, Target], Tensor]
 
@@ -30,14 +30,14 @@ class Plan(NamedTuple):
     """How an attack runs; see `pgd_attack`."""
 
     objective: PerExample
-    judge: PerExample | None
     rule: Rule[Any]
     steps: int
-    restarts: int
-    random_start: bool
-    best: bool
-    stop: Stop | None
-    schedule: Callable[[float], float] | None
+    judge: PerExample | None = None
+    stop: Stop | None = None
+    schedule: Callable[[float], float] | None = None
+    restarts: int = 1
+    random_start: bool = True
+    best: bool = False
 
     def factor(self, step: int) -> float:
         """The factor on the radius at a step."""
@@ -53,6 +53,11 @@ class Plan(NamedTuple):
         """Whether more is asked of an output than the objective that is ascended."""
         return self.judge is not None or self.stop is not None or self.changes
 
+    @property
+    def weights(self) -> tuple[float, ...] | None:
+        """The weights of several objectives whose gradients are scaled to one size; None for a single one."""
+        return self.objective.weights if isinstance(self.objective, Normalised) else None
+
     def ascended(self, step: int) -> PerExample:
         """The form of the objective at a step."""
         return at(self.objective, step / max(self.steps, 1))
@@ -64,131 +69,200 @@ class Plan(NamedTuple):
                 value = self.judge(map_tensors(Tensor.detach, output), target)
                 return one_per_example(value, count, "a judge").clone()  # of what may be overwritten
             value = at(self.objective, 1.0)(output, target)
-            if isinstance(self.objective, Normalised):
-                return weighed(value, self.objective.weights)
+            if self.weights is not None:
+                return weighed(value, self.weights)
             return one_per_example(value, count, "an objective").clone()
 
 
 @torch.inference_mode(mode=False)
-def search(model: Model, plan: Plan, whole: Part, keys: Keys, parts: Parts) -> tuple[Track, Tensor | None]:
+def search(model: Model, plan: Plan, whole: Batch, keys: Keys, parts: Parts) -> tuple[Track, Tensor | None]:
     """Climb from every start; each example's track and, where the climb began there, its clean value, `(B,)`.
 
     Restarts of few examples run together, as further examples, up to the size of a part; with a stop rule one
     after the other, since an example that is finished needs no further one.
     """
-    x, count = whole[0], len(whole[0])
-    track, clean = Track.of(x), None
+    count = len(whole.x)
+    track, clean = Track.of(whole.x), None
     together = 1 if plan.stop is not None else max(1, parts.size // count)
     for first in range(0, plan.restarts, together):
         restarts = range(first, min(first + together, plan.restarts))
         left = track.place if plan.stop is None else track.place[~track.finished]
         if len(left) == 0:
             break
-        rows = whole if len(left) == count else chosen(whole, left)
+        batch = whole if len(left) == count else whole.take(left)
         if plan.random_start:
             some = Keys(keys.seed, keys.index[left.to(keys.index.device)])
-            starts = [rows[2].sample(rows[0], some.fold_in(restart), rows[3]) for restart in restarts]
-            rows = (*rows[:3], starts[0])
-            if len(restarts) > 1:
-                rows = (*chosen(rows, left.repeat(len(restarts)))[:3], torch.cat(starts))
-        runs = list(parts.run(partial(climbed, model, plan), rows))
-        found = joined([run for run, _ in runs])
+            starts = [batch.threat.sample(batch.x, some.fold_in(number), batch.start) for number in restarts]
+            batch = batch.repeat(len(restarts))._replace(start=torch.cat(starts))
+        found = list(parts.run(partial(climbed, model, plan), batch))
         mine = track if len(left) == count else track.taken(left)
-        for run in found.runs(len(left)):
+        for run in joined([each for each, _ in found]).runs(len(left)):
             mine = mine.joining(run)
         track = track.putting(left, mine)
-        if rows[3] is None:
-            clean = torch.cat([value for _, value in runs])
+        if batch.start is None:
+            clean = torch.cat([value for _, value in found])
     return track, clean
 
 
 @torch.inference_mode(mode=False)
-def climbed(
-    model: Model, plan: Plan, x: Tensor, y: Target, threat: Threat, start: Tensor | None
-) -> tuple[Track, Tensor]:
+def climbed(model: Model, plan: Plan, batch: Batch) -> tuple[Track, Tensor]:
     """One run of some examples, in their order, and what the first point is worth, `(b,)`."""
-    work = _Search(model, plan, x, y, threat, start, Track.of(x))
-    return work.climb()
+    return _Climb(model, plan, batch).best()
 
 
 @torch.inference_mode(mode=False)
-def judged(
-    model: Model, plan: Plan, x: Tensor, y: Target, threat: Threat, start: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
+def judged(model: Model, plan: Plan, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """What inputs are worth, `(B,)`, and for which of them the stop rule holds; None without one."""
-    del threat, start
     with torch.no_grad():
-        output = model(x)
-        over = None if plan.stop is None else stopped(plan.stop, output, y, len(x))
-        return plan.valued(output, y, len(x)), over
+        output, count = model(batch.x), len(batch.x)
+        over = None if plan.stop is None else stopped(plan.stop, output, batch.y, count)
+        return plan.valued(output, batch.y, count), over
+
+
+def last_iterate(
+    model: Model,
+    batch: Batch,
+    *,
+    objective: PerExample,
+    rule: Rule[Any],
+    steps: int,
+    execution: Execution | None = None,
+) -> Tensor:
+    """The end of one run of projected gradient ascent: what adversarial training needs, and no more.
+
+    The loop is that of `pgd_attack`, so that objectives and rules mean the same; but neither the clean nor
+    the last input is evaluated. Costs `steps` forward passes and gradients of the input.
+
+    Args:
+        model: As for `pgd_attack`.
+        batch: Inputs, targets, the threat and the start.
+        objective: `(output, target) -> (B,)`, to be maximised.
+        rule: How a step is made.
+        steps: Gradient steps.
+        execution: How the model is run; see `advreg.Execution`.
+
+    Returns:
+        The last inputs, `(B, *input)`, detached.
+
+    Raises:
+        TypeError: As for `pgd_attack`.
+        ValueError: As for `pgd_attack`, but for values that are not finite, which nobody looks at.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, Steepest, Threat, linf
+        >>> from advreg.attacks import last_iterate
+        >>> from advreg.execution import Batch
+        >>> batch = Batch(torch.full((1, 2), 0.5), torch.zeros(1, 2), Threat(linf, 0.1))
+        >>> last_iterate(lambda x: x, batch, objective=J_IND_reg, rule=Steepest(0.5), steps=3)
+        tensor([[0.6000, 0.6000]])
+
+    Source:
+        Chen et al., Algorithm 1.
+    """
+    check_function("objective", objective)
+    plan = Plan(objective, rule, steps)
+    with running(model, heads_read(objective), batch.x, execution) as network, network.quick() as quick:
+
+        def ended(part: Batch) -> Tensor:
+            *_, last = _Climb(quick, plan, part).points()
+            return last.x
+
+        return torch.cat(list(network.parts.run(ended, batch)))
+
+
+def measured(
+    model: Model, batch: Batch, function: PerExample, execution: Execution | None, name: str
+) -> Tensor:
+    """A function of the outputs for a batch and its targets, `(B,)`, in parts; `name` stands in messages."""
+    with running(model, heads_read(function), batch.x, execution) as network, torch.no_grad():
+
+        def values(part: Batch) -> Tensor:
+            return one_per_example(function(network.exact(part.x), part.y), len(part.x), name)
+
+        return torch.cat(list(network.parts.run(values, batch)))
 
 
 @dataclass(eq=False)
-class _Search:
-    """The examples that are not finished, `(b, ...)`, and the tracks of those that are."""
+class _Climb:
+    """One run: the examples that are not finished, their tracks, and the tracks of those that are."""
 
     model: Model
     plan: Plan
-    centre: Tensor
-    target: Target
-    threat: Threat
-    start: Tensor | None
-    track: Track
+    batch: Batch
+    track: Track = field(init=False)
     done: list[Track] = field(default_factory=list)
     step: int = 0
     output: Output = None
 
+    def __post_init__(self) -> None:
+        self.track = Track.of(self.batch.x)
+
     def function(self, point: Tensor) -> Tensor:
         """The objective, for the examples that are left; the output is kept for stop rule and judge."""
-        output = self.model(point)
-        self.output = output if self.plan.looks else None
-        return self.plan.ascended(self.step)(output, self.target)
+        with seen() if self.step else nullcontext():
+            output = self.model(point)
+            self.output = output if self.plan.looks else None
+            return self.plan.ascended(self.step)(output, self.batch.y)
 
-    def climb(self) -> tuple[Track, Tensor]:
-        """One run: the tracks, in the batch's order, and what the first point is worth."""
-        plan = self.plan
-        weights = plan.objective.weights if isinstance(plan.objective, Normalised) else None
+    def points(self) -> Generator[Iterate, Tensor | None]:
+        """The iterates of Algorithm 1. Sending back flags drops examples; `batch` must follow."""
+        plan, batch = self.plan, self.batch
         run = ascend(
-            self.function,
-            self.centre,
-            threat=self.threat,
+            value_and_gradient(self.function, plan.weights),
+            batch.x,
+            threat=batch.threat,
             rule=plan.rule,
-            start=self.start,
+            start=batch.start,
             steps=plan.steps,
             schedule=plan.schedule,
-            weights=weights,
         )
-        iterate = next(run)
-        first = iterate.value
+        keep = None
         for step in range(plan.steps + 1):
-            self.step = step
-            value, inside = iterate.value, plan.factor(step) == 1
-            self.track = self.track.seeing(value, iterate.gradient, step)
-            if plan.judge is not None or plan.changes:
-                value = plan.valued(self.output, self.target, len(value))
-                self.track = self.track.seeing(value, None, step)
-            first = value if step == 0 else first
+            self.step = step  # which form of the objective is evaluated next
+            keep = yield run.send(keep)
+
+    def best(self) -> tuple[Track, Tensor]:
+        """The tracks, in the batch's order, and what the first point is worth."""
+        plan, run = self.plan, self.points()
+        keep, first = None, None
+        for step in range(plan.steps + 1):
+            iterate = run.send(keep)
+            value = self.look(iterate)
+            first = value if first is None else first
+            inside = plan.factor(step) == 1  # points of a ball that is still too large are no results
             if inside and (plan.best or step == plan.steps):
                 self.track = self.track.keeping(value > self.track.value, iterate.x, value, step)
             keep = self.leave(iterate.x, value, step) if inside else None
-            if step == plan.steps or len(self.track.place) == 0:
+            if len(self.track.place) == 0:
                 break
-            iterate = run.send(keep)
+        assert first is not None
         track = joined([*self.done, self.track])
         return (track.taken(track.place.argsort()) if self.done else track), first
+
+    def look(self, iterate: Iterate) -> Tensor:
+        """What a point is judged by, `(b,)`; what went wrong there is noted."""
+        if iterate.value is not None:
+            self.track = self.track.seeing(iterate.value, iterate.gradient, iterate.step)
+            if self.plan.judge is None and not self.plan.changes:
+                return iterate.value
+        else:
+            with torch.no_grad(), seen():
+                self.output = self.model(iterate.x)
+        value = self.plan.valued(self.output, self.batch.y, len(iterate.x))
+        self.track = self.track.seeing(value, None, iterate.step)
+        return value
 
     def leave(self, x: Tensor, value: Tensor, step: int) -> Tensor | None:
         """Let those go for which the stop rule holds; which ones stay, `(b,)` bool, or None for all."""
         if self.plan.stop is None:
             return None
-        over = stopped(self.plan.stop, self.output, self.target, len(value))
+        over = stopped(self.plan.stop, self.output, self.batch.y, len(value))
         if not bool(over.any()):
             return None
         self.done.append(self.track.keeping(over, x, value, step)._replace(finished=over).taken(over))
-        keep = ~over
-        self.track, self.threat = self.track.taken(keep), self.threat.take(keep, self.centre)
-        self.centre, self.target = take((self.centre, self.target), keep)
-        return keep
+        self.track, self.batch = self.track.taken(~over), self.batch.take(~over)
+        return ~over
 
 
 def stopped(stop: Stop, output: Output, target: Target, count: int) -> Tensor:

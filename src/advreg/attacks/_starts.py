@@ -87,7 +87,7 @@ def power_start(
         raise ValueError("a start at the radius needs a finite one; got inf: pass a start of your own")
     if iterations < 0:
         raise ValueError(f"iterations must be 0 or more; got {iterations}")
-    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
+    keys = Keys.of(x, seed, index)
     part = model if head == "" else heads(model, [head])
     twice = sdpa_kernel(SDPBackend.MATH)  # the fused forms of attention have no second derivative
     with frozen(model), torch.inference_mode(mode=False), torch.enable_grad(), twice:

@@ -9,10 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from advreg._core.checks import one_per_example
 from advreg._core.types import Model, Target
+from advreg.attacks._auto import check_tasks
 from advreg.attacks._pgd import pgd_attack
-from advreg.execution import frozen
+from advreg.attacks._run import measured
+from advreg.execution import Batch, Execution
 from advreg.objectives import normalised, on
 from advreg.tasks import Task
 from advreg.threats import Threat
@@ -63,6 +64,7 @@ def tradeoff(
     threat: Threat,
     points: int = 5,
     steps: int = 100,
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
 ) -> Front:
@@ -88,6 +90,7 @@ def tradeoff(
         threat: Norm, radius, bounds and mask.
         points: How many weights, 2 or more.
         steps: Of each attack.
+        execution: How the model is run; see `advreg.Execution`.
         seed: With `index`, decides the random start.
         index: Each example's place in its data set, int64 `(B,)`.
 
@@ -114,6 +117,7 @@ def tradeoff(
     Source:
         The weighted-sum method: Miettinen, Nonlinear multiobjective optimization, 1999, section 3.1.
     """
+    check_tasks(heads)
     if len(heads) != 2:
         raise ValueError(
             f"expected two heads and their tasks, {{'contour': points(), 'mask': masks()}}; got {list(heads)}"
@@ -121,7 +125,13 @@ def tradeoff(
     if points < 2:
         raise ValueError(f"points must be 2 or more, the ends being one head alone each; got {points}")
     threat.validate(x)
-    clean = _measured(model, x.detach(), y, heads)
+
+    def both_of(inputs: Tensor) -> Tensor:
+        batch = Batch(inputs, y, threat)
+        metrics = ((on(key, task.metric), f"the metric of head {key!r}") for key, task in heads.items())
+        return torch.stack([measured(model, batch, f, execution, name) for f, name in metrics], 1)
+
+    clean = both_of(x.detach())
     (a, task_a), (b, task_b) = heads.items()
     first, second = task_a.members[0], task_b.members[0]
     on_a, on_b = on(a, first.objective), on(b, second.objective)
@@ -142,6 +152,7 @@ def tradeoff(
             steps=steps,
             keep="last",
             schedule=leading.schedule,
+            execution=execution,
             seed=seed,
             index=index,
         )
@@ -150,18 +161,7 @@ def tradeoff(
         (a, b),
         torch.tensor(weights),
         torch.stack(found),
-        torch.stack([_measured(model, inputs, y, heads) for inputs in found]),
+        torch.stack([both_of(inputs) for inputs in found]),
         clean,
         (task_a.worse, task_b.worse),
     )
-
-
-def _measured(model: Model, x: Tensor, y: Target, heads: Mapping[str | int, Task]) -> Tensor:
-    """Each head's metric, `(B, 2)`."""
-    with frozen(model), torch.no_grad():
-        output = model(x)
-        columns = [
-            one_per_example(on(key, task.metric)(output, y), len(x), f"the metric of head {key!r}")
-            for key, task in heads.items()
-        ]
-    return torch.stack(columns, 1)

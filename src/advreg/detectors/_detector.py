@@ -1,8 +1,8 @@
 """Detectors of out-of-distribution inputs, and the adversary who knows of them.
 
 A detector gives each input a score: larger is stranger. `threshold` turns scores into decisions, `detection`
-measures how good they are. A detector that was only tried on clean strange inputs has hardly been tried: attack
-it with `aware` and `lower_score`.
+measures how good they are. A detector that was only tried on clean strange inputs has hardly been tried:
+attack it with `aware` and `lower_score`.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from itertools import combinations, count
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from advreg._core.checks import one_per_example
 from advreg._core.keys import Keys
+from advreg._core.modules import DROPOUTS
 from advreg._core.types import Model, Output, PerExample
 from advreg.detectors._features import at_rest, finite
 from advreg.execution import heads
-from advreg.objectives import keys_read
+from advreg.objectives import heads_read
 
 _DROPS_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
@@ -69,7 +69,7 @@ class DisagreementDetector:
         """The mean distance between two networks' outputs, `(B,)`."""
         members = self._ensemble()
         with at_rest(*members):
-            parts = [heads(model, keys_read(self.distance)) for model in members]
+            parts = [heads(model, heads_read(self.distance)) for model in members]
             outputs = [part(x) for part in parts] if len(parts) > 1 else list(self._thinned(parts[0], x))
             apart = [
                 one_per_example(self.distance(a, b), len(x), "a distance")
@@ -95,7 +95,7 @@ def dropouts(model: Model) -> list[nn.Module]:
         ValueError: No dropout; one that fills in what it drops (AlphaDropout).
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    found = [module for module in modules if isinstance(module, _DropoutNd)]
+    found = [module for module in modules if isinstance(module, DROPOUTS)]
     other = [
         type(module).__name__ for module in found if not isinstance(module, (nn.Dropout, *_DROPS_CHANNELS))
     ]
@@ -121,10 +121,11 @@ def thinned(model: Model, keys: Keys) -> Iterator[None]:
 
 
 def _drop(
-    module: _DropoutNd, args: tuple[Tensor, ...], out: Tensor, *, keys: Keys, calls: Iterator[int]
+    module: nn.Module, args: tuple[Tensor, ...], out: Tensor, *, keys: Keys, calls: Iterator[int]
 ) -> Tensor:
     x = args[0]
     whole = x.shape[1:] if isinstance(module, nn.Dropout) else (*x.shape[1:2], *(1 for _ in x.shape[2:]))
     draw = keys.fold_in(next(calls)).uniform(x.new_empty((1, *whole), dtype=torch.float32))
-    kept = (draw >= module.p).to(out.dtype)
-    return out * kept / (1 - module.p) if module.p < 1 else out * kept
+    p: float = module.p  # type: ignore[assignment]  # of a dropout module a number
+    kept = (draw >= p).to(out.dtype)
+    return out * kept / (1 - p) if p < 1 else out * kept

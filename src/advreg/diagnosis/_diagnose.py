@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from advreg._core.keys import Keys
@@ -16,6 +15,7 @@ from advreg._core.types import Model, PerExample, Target
 from advreg.diagnosis._attack_checks import CHECKS, skipped
 from advreg.diagnosis._report import Check, Diagnosis
 from advreg.diagnosis._trial import Examination
+from advreg.execution import Execution
 from advreg.threats import Threat
 
 
@@ -30,6 +30,7 @@ def diagnose(
     transfer: Model | Sequence[Model] | None = None,
     steps: int = 50,
     queries: int = 500,
+    execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
     progress: bool = False,
@@ -59,6 +60,7 @@ def diagnose(
             the same network trained without the defence is best.
         steps: Steps of the gradient attack; those of your evaluation.
         queries: Forward passes of each gradient-free attack.
+        execution: How the model is run; see `advreg.Execution`.
         seed: With `index`, decides all random numbers.
         index: Each example's place in its data set, int64 `(B,)`; by default 0 to B - 1.
         progress: Show a bar with the time left; needs tqdm.
@@ -100,8 +102,10 @@ def diagnose(
     if steps < 10 or queries < 30:
         raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
     others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
-    keys = Keys(seed, torch.arange(len(x)) if index is None else index)
-    work = Examination(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys)
+    keys = Keys.of(x, seed, index)
+    work = Examination(
+        model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution
+    )
     checks: list[Check] = []
     with _counted(model) as passes, _bar(len(CHECKS), progress=progress) as advance:
         for check in CHECKS:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
+from advreg._core.modules import DROPOUTS
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import take, tensors
 from advreg.diagnosis._gradient_flow import dead_end, slope
@@ -147,9 +146,9 @@ def _moody(module: nn.Module) -> bool:
     """Whether train mode changes what a layer does."""
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
         return module.dropout > 0
-    if isinstance(module, _NormBase):
+    if hasattr(module, "track_running_stats"):  # normalisation, whoever wrote it
         return bool(module.track_running_stats)
-    return isinstance(module, (_DropoutNd, nn.RReLU)) and getattr(module, "p", 1.0) > 0
+    return isinstance(module, (*DROPOUTS, nn.RReLU)) and getattr(module, "p", 1.0) > 0
 
 
 def _lost(work: Examination, x: Tensor | None = None, some: Tensor | None = None) -> str:

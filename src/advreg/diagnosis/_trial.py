@@ -27,7 +27,8 @@ from advreg._core.types import Model, PerExample, Target
 from advreg.attacks import AttackResult, pgd_attack
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import SURE
-from advreg.execution import frozen
+from advreg.execution import Execution, running
+from advreg.objectives import heads_read
 from advreg.threats import Threat
 
 
@@ -45,6 +46,7 @@ class Examination:
     steps: int
     queries: int
     keys: Keys
+    execution: Execution | None
     clean: Tensor = field(init=False)
     refused: str = ""
 
@@ -55,8 +57,9 @@ class Examination:
 
     def value(self, x: Tensor) -> Tensor:
         """The judge's value at some inputs, `(B,)`."""
-        with frozen(self.model), torch.no_grad():
-            return (self.judge or self.objective)(self.model(x), self.y).detach()
+        judge = self.judge or self.objective
+        with running(self.model, heads_read(judge), x, self.execution) as network, torch.no_grad():
+            return judge(network.exact(x), self.y).detach()
 
     def gain(self, x: Tensor) -> Tensor:
         """What it has risen by there, `(B,)`; nothing where it is not finite."""
@@ -65,7 +68,7 @@ class Examination:
     def options(self) -> dict[str, Any]:
         """What every attack is told."""
         told: dict[str, Any] = {"objective": self.objective, "threat": self.threat}
-        told |= {"seed": self.keys.seed, "index": self.keys.index}
+        told |= {"seed": self.keys.seed, "index": self.keys.index, "execution": self.execution}
         return told if self.judge is None else {**told, "judge": self.judge}
 
     def climb(self, model: Model | None = None, **options: Any) -> Tensor:

@@ -21,8 +21,7 @@ from advreg._core.types import Model, PerExample, Target
 from advreg.evaluation._journal import Entry, journalling, read_journals
 from advreg.evaluation._processes import Team, agree, team
 from advreg.evaluation._table import Row, Table
-from advreg.execution import frozen, pruned, room
-from advreg.execution._memory import chosen
+from advreg.execution import Batch, room, running
 from advreg.objectives import on
 from advreg.threats import Threat
 
@@ -193,17 +192,15 @@ class _Plan:
         x, y, index = batch.x, batch.y, batch.index
         run, threat, count = cells[0].run, cells[0].threat, len(x)
         if threat is not None and len(cells) > 1:
-            rows = torch.arange(count).repeat(len(cells))
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
-            x, y, threat, _ = chosen((x, y, threat, None), rows)
-            threat, index = replace(threat, radius=radii.repeat_interleave(count)), index[rows]
+            x, y, threat, _ = Batch(x, y, threat).repeat(len(cells))
+            threat, index = replace(threat, radius=radii.repeat_interleave(count)), index.repeat(len(cells))
         if run is not None:
             told = {} if threat is None else {"threat": threat}
             result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cells[0].attack)
-        part = pruned(self.model, self.keys, x)
-        with frozen(self.model), torch.no_grad():
-            output = part(x)
+        with running(self.model, self.keys, x) as network, torch.no_grad():
+            output = network.exact(x)
             columns = [
                 one_per_example(function(output, y), len(x), f"the metric {name!r}").double()
                 for _, name, function in self.columns

@@ -1,4 +1,4 @@
-"""Tables of results: one row per example, and means with an interval that says how far they can be trusted."""
+"""Tables of results: one row per example, and means with an interval that says how far to trust them."""
 
 from __future__ import annotations
 

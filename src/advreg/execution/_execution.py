@@ -90,7 +90,7 @@ class Running:
 
     @contextmanager
     def quick(self) -> Iterator[Model]:
-        """The same network for the way: in the execution's precision and layout, compiled where it says so."""
+        """The same network for the way: in the execution's precision and layout, compiled if it says so."""
         how = self._execution
         network = self.exact
         if how.compiled:
@@ -109,7 +109,7 @@ def running(
 
     Args:
         model: Any model; see `advreg.execution.frozen` for what is put back.
-        reads: The heads that will be read, `advreg.objectives.keys_read(objective)`; None for all.
+        reads: The heads that will be read, `advreg.objectives.heads_read(objective)`; None for all.
         x: Inputs such as will follow, `(B, *input)`.
         execution: How; by default `Execution()`.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from advreg._core.modules import BATCH_NORMS
 from advreg._core.types import Model
 
 
@@ -46,7 +45,7 @@ def frozen(model: Model) -> Iterator[None]:
     _refuse_batch_statistics(model)
     flags = [(p, p.requires_grad) for module in modules for p in module.parameters(recurse=False)]
     buffers = [
-        (module, name, buffer, _version(buffer), buffer.detach().clone())
+        (module, name, buffer, buffer.detach().clone())
         for module in modules
         for name, buffer in module.named_buffers(recurse=False)
     ]
@@ -68,10 +67,9 @@ def frozen(model: Model) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for module, training in modes:
             module.training = training
-        for module, name, buffer, version, value in buffers:
-            if _version(buffer) != version:
-                with torch.no_grad():
-                    buffer.copy_(value)
+        for module, name, buffer, value in buffers:
+            if not _same(buffer, value):
+                buffer.data.copy_(value)  # unseen by autograd, which may hold it for a backward pass to come
             setattr(module, name, buffer)
         _set_random_states(before)
 
@@ -100,28 +98,29 @@ def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -
     """
     stands: dict[int, Tensor] = {}
 
-    def other(tensor: Tensor | None) -> Tensor | None:
-        if tensor is not None and id(tensor) not in stands:
+    def other(tensor: Tensor) -> Tensor:
+        if id(tensor) not in stands:
             stands[id(tensor)] = replace(tensor)
-        return None if tensor is None else stands[id(tensor)]
+        return stands[id(tensor)]
 
-    own: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        (place, dict(place))
+    own = [
+        (module, name, tensor)
         for module in modules
-        for place in (module._parameters, module._buffers)  # noqa: SLF001 - as nn.Module.to does
+        for found in (module.named_parameters, module.named_buffers)
+        for name, tensor in found(recurse=False, remove_duplicate=False)
     ]
     try:
-        for place, content in own:
-            place.update({name: other(tensor) for name, tensor in content.items()})
+        for module, name, tensor in own:
+            setattr(module, name, other(tensor))
         yield
     finally:
-        for place, content in own:
-            place.update(content)
+        for module, name, tensor in own:
+            setattr(module, name, tensor)
 
 
 def _refuse_batch_statistics(model: Model) -> None:
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+        if isinstance(module, BATCH_NORMS) and (module.training or module.running_mean is None):
             remedy = (
                 "call model.eval() first and model.train() after"
                 if module.running_mean is not None
@@ -133,8 +132,10 @@ def _refuse_batch_statistics(model: Model) -> None:
             )
 
 
-def _version(tensor: Tensor) -> int:
-    return tensor._version  # noqa: SLF001 - torch's own counter of writes in place: no copy, no comparison
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all entries are the same, zeros of either sign told apart; NaN is never the same."""
+    signs = one.is_floating_point()
+    return torch.equal(one, other) and not (signs and not torch.equal(one.signbit(), other.signbit()))
 
 
 def _random_states() -> list[Tensor]:

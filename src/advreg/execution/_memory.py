@@ -44,7 +44,9 @@ class Batch(NamedTuple):
 
     def repeat(self, times: int) -> Batch:
         """The examples several times, one batch after another."""
-        return self if times == 1 else self.take(torch.arange(len(self.x), device=self.x.device).repeat(times))
+        return (
+            self if times == 1 else self.take(torch.arange(len(self.x), device=self.x.device).repeat(times))
+        )
 
 
 ON_CPU, ELSEWHERE = 3 * 2**17, 2**22

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from advreg._core.checks import same_shape
-from advreg._core.device import once
+from advreg._core.device import check_values
 
 Activation = Literal["sigmoid", "softmax", "none"]
 """How a mask head is to be read: logits of independent channels, of exclusive classes, or probabilities."""
@@ -107,7 +107,7 @@ def mask_like(
 
     What counts is bool, `(B, C, *spatial)` or, of class numbers, `(B, 1, *spatial)`; None: everything.
     """
-    given, tensors = target, isinstance(output, Tensor) and isinstance(target, Tensor)
+    tensors = isinstance(output, Tensor) and isinstance(target, Tensor)
     numbers = tensors and activation == "softmax" and target.shape == output.shape[:1] + output.shape[2:]
     if not numbers:
         same_shape(output, target)
@@ -127,7 +127,7 @@ def mask_like(
     if counted is not None:
         target = target.masked_fill(~counted, 0)
     top = output.shape[1] - 1 if numbers else 1
-    once(given, (mask_like, top, ignore_index), partial(_check_range, target, top, numbers, counted))
+    check_values(target, partial(_check_range, target, top, numbers, counted))
     if numbers:
         target = torch.zeros_like(output, dtype=torch.bool).scatter_(1, target, value=True)
     return target, counted

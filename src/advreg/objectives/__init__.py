@@ -1,7 +1,16 @@
 """Objectives: what an attack maximises, `(output, target) -> (B,)`."""
 
 from advreg._core.types import Output, PerExample, Target
-from advreg.objectives._combine import Normalised, at, keys_read, negate, normalised, on, weighted, worst_head
+from advreg.objectives._combine import (
+    Normalised,
+    at,
+    heads_read,
+    negate,
+    normalised,
+    on,
+    weighted,
+    worst_head,
+)
 from advreg.objectives._conditions import Within
 from advreg.objectives._contours import contour_overlap
 from advreg.objectives._masks import (
@@ -35,9 +44,9 @@ __all__ = [
     "contour_overlap",
     "cosine_weighted",
     "cross_entropy",
+    "heads_read",
     "huber",
     "jensen_shannon",
-    "keys_read",
     "margin",
     "masked_cross_entropy",
     "negate",

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_function
 from advreg._core.trees import head
 from advreg._core.types import Output, PerExample, Target
+from advreg.objectives._conditions import Within
 
 
 def on(key: str | int, function: PerExample) -> PerExample:
     """`function` of one head of output and target.
 
     Args:
-        key: A mapping's key, a dataclass's or named tuple's field, or a place in a tuple or list.
+        key: A mapping's key, a dataclass's or named tuple's field, or a place in a tuple or list; "" for a
+            model whose output is the head itself, which gives `function` as it is.
         function: `(head of output, head of target) -> (B,)`.
 
     Raises:
@@ -34,7 +37,7 @@ def on(key: str | int, function: PerExample) -> PerExample:
         >>> on("contour", J_IND_reg)({**y, "contour": torch.ones(1, 2)}, y)
         tensor([2.])
     """
-    return _On(key, _alone("on", function))
+    return _alone("on", function) if key == "" else _On(key, _alone("on", function))
 
 
 def weighted(*terms: tuple[float, PerExample]) -> PerExample:
@@ -121,17 +124,33 @@ def at(function: PerExample, share: float) -> PerExample:
     return changed
 
 
-def keys_read(function: PerExample) -> frozenset[str | int] | None:
-    """The heads that an objective made of `on` and the combinations reads; None: it may read any."""
-    if isinstance(function, _On):
-        return frozenset([function.key])
-    if isinstance(function, Normalised):
-        return keys_read(function.columns)
-    if isinstance(function, _Combined):
-        read = [keys_read(term) for _, term in function.terms]
-        known = [keys for keys in read if keys is not None]
-        return frozenset().union(*known) if len(known) == len(read) else None
-    return None
+def heads_read(*functions: Callable[..., Tensor] | None) -> frozenset[str | int] | None:
+    """The heads that functions made of `on`, the combinations and `Within` read; None: it may be any.
+
+    Args:
+        functions: Objectives, judges, conditions; those that are None read nothing.
+
+    Example:
+        >>> from advreg import J_IND_reg, J_IND_seg, dice, negate, on
+        >>> from advreg.objectives import heads_read
+        >>> sorted(heads_read(on("mask", J_IND_seg), negate(on("contour", J_IND_reg)), None))
+        ['contour', 'mask']
+        >>> heads_read(J_IND_reg) is None
+        True
+    """
+    read: set[str | int] = set()
+    left: list[Any] = [function for function in functions if function is not None]
+    while left:
+        match left.pop():
+            case _On(key=key):
+                read.add(key)
+            case Normalised(columns=inner) | Within(function=inner):
+                left.append(inner)
+            case _Combined(terms=terms):
+                left += [term for _, term in terms]
+            case _:
+                return None
+    return frozenset(read)
 
 
 _Terms: TypeAlias = tuple[tuple[float, PerExample], ...]
@@ -204,6 +223,7 @@ def _terms(name: str, terms: _Terms) -> _Terms:
 
 
 def _alone(name: str, function: PerExample) -> PerExample:
+    check_function(f"what {name} takes", function)
     if isinstance(function, Normalised):
         raise ValueError(  # noqa: TRY004  # the type is right, its place is not
             f"{name} takes functions of one number per example; got normalised(...), which must stand "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from advreg._core.device import once
+from advreg._core.device import check_values
 from advreg._core.tensors import wide
 from advreg.metrics import Activation, mask_like
 
@@ -74,7 +74,7 @@ def read(output: Tensor, target: Tensor, activation: Activation, ignore_index: i
                 "got 1 channel: use activation='sigmoid'"
             )
         if target.shape == output.shape:
-            once(target, read, partial(_check_classes, truth))
+            check_values(target, partial(_check_classes, truth))
         scores, truth = scores.unsqueeze(2), truth.unsqueeze(2)
     counted = torch.ones_like(truth[:, 0]) if counted is None else counted
     return Pixels(scores.flatten(3), truth.flatten(3), counted.flatten(2))

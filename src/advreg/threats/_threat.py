@@ -33,7 +33,7 @@ class Threat:
 
     Raises:
         ValueError: A radius below zero or NaN; bounds out of order; a radius of more than one dimension.
-        TypeError: A mask that is not bool.
+        TypeError: A norm that is none, such as a name; a mask that is not bool.
 
     Example:
         >>> import torch
@@ -56,6 +56,12 @@ class Threat:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
+        missing = [name for name in ("size", "project", "steepest", "sample") if not hasattr(self.norm, name)]
+        if missing:
+            raise TypeError(
+                "norm must be advreg.linf, l2, l1, or an object with size, project, steepest and sample; got "
+                f"{self.norm!r} of type {type(self.norm).__name__}, without {', '.join(missing)}"
+            )
         radius = torch.as_tensor(self.radius)
         if radius.ndim > 1:
             raise ValueError(

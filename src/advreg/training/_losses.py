@@ -14,7 +14,7 @@ from advreg._core.checks import one_per_example
 from advreg._core.keys import Keys
 from advreg._core.trees import map_tensors
 from advreg._core.types import Model, Output, PerExample, Target
-from advreg.execution import Precision, evaluating
+from advreg.execution import Execution, evaluating
 from advreg.rules import Rule, Steepest
 from advreg.threats import Threat, linf
 from advreg.training._perturb import Adversary, Noise, Perturb, PureNoise
@@ -30,9 +30,9 @@ class AdversarialLoss:
     as they were, but for one number drawn where no seed is given.
 
     What can be shared is: attacks run in eval mode with parameters frozen, on the part of the network that
-    their objective reads (see `advreg.execution.pruned`), and clean and changed inputs share one training pass.
-    Under DistributedDataParallel attacks run on the module inside, so gradients are synchronised once, by
-    your `backward`. Autocast and memory formats are the caller's, and hold in here as well.
+    their objective reads (see `advreg.execution.pruned`), and clean and changed inputs share one training
+    pass. Under DistributedDataParallel attacks run on the module inside, so gradients are synchronised once,
+    by your `backward`. Autocast and memory formats are the caller's, and hold in here as well.
 
     Args:
         loss: The task's loss, `(output, target) -> (B,)`.
@@ -108,7 +108,7 @@ def L_adv_rs(
     threat: Threat = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
-    precision: Precision = "float32",
+    execution: Execution | None = None,
 ) -> AdversarialLoss:
     """`0.5 L(x) + 0.25 L(x_reg) + 0.25 L(x_seg)`: each head is attacked, and both learn from both attacks.
 
@@ -119,7 +119,7 @@ def L_adv_rs(
         threat: Where the attacks may move; see `radius_ramp`.
         rule: How they step.
         steps: How often.
-        precision: In what the network computes the attacks, as for `pgd_attack`.
+        execution: How the model is run in the attacks; see `advreg.Execution`.
 
     Returns:
         An `AdversarialLoss` with the terms "reg" and "seg".
@@ -139,7 +139,7 @@ def L_adv_rs(
         `reg` and `seg` to do so.
     """
     attacks = {
-        name: Adversary(objective, threat, rule, steps, precision=precision)
+        name: Adversary(objective, threat, rule, steps, execution=execution)
         for name, objective in (("reg", reg), ("seg", seg))
     }
     return AdversarialLoss(loss, {name: (0.25, attack) for name, attack in attacks.items()})
@@ -152,14 +152,14 @@ def L_adv_r(
     threat: Threat = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
-    precision: Precision = "float32",
+    execution: Execution | None = None,
 ) -> AdversarialLoss:
     """`0.5 L(x) + 0.5 L(x_reg)`: the regression head alone is attacked. Arguments as for `L_adv_rs`.
 
     Source:
         Chen et al., Eq 9.
     """
-    return AdversarialLoss(loss, {"reg": (0.5, Adversary(reg, threat, rule, steps, precision=precision))})
+    return AdversarialLoss(loss, {"reg": (0.5, Adversary(reg, threat, rule, steps, execution=execution))})
 
 
 def L_adv_s(
@@ -169,14 +169,14 @@ def L_adv_s(
     threat: Threat = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
-    precision: Precision = "float32",
+    execution: Execution | None = None,
 ) -> AdversarialLoss:
     """`0.5 L(x) + 0.5 L(x_seg)`: the mask head alone is attacked. Arguments as for `L_adv_rs`.
 
     Source:
         Chen et al., Eq 10.
     """
-    return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps, precision=precision))})
+    return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps, execution=execution))})
 
 
 def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool = False) -> AdversarialLoss:

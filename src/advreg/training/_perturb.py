@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, TypeAlias
 
 import torch
@@ -13,11 +12,8 @@ from torch import Tensor
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Model, PerExample, Target
-from advreg.attacks import ascend
-from advreg.execution import Precision, frozen, pruned
-from advreg.execution._precision import cast, lowered
-from advreg.objectives import keys_read
-from advreg.packing import packed
+from advreg.attacks import last_iterate
+from advreg.execution import Batch, Execution
 from advreg.rules import Rule, Steepest
 from advreg.threats import Threat
 
@@ -39,7 +35,7 @@ class Adversary:
         rule: How a step is made; by default the paper's, signs of length 0.01 at any radius.
         steps: Gradient steps; the paper takes 20.
         random_start: Begin at a random point of the threat, as the paper does.
-        precision: In what the network computes the attack, as for `pgd_attack`; the loss keeps its own.
+        execution: How the model is run in the attack, see `advreg.Execution`; the loss runs it as it is.
 
     Source:
         Chen et al., section 2.4; the plain sign is its released code's.
@@ -50,23 +46,22 @@ class Adversary:
     rule: Rule[Any] = Steepest(0.01, relative=False)
     steps: int = 20
     random_start: bool = True
-    precision: Precision = "float32"
+    execution: Execution | None = None
 
     def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
         """The changed inputs."""
         self.threat.validate(x)
-        part = pruned(model, keys_read(self.objective), x)
-        centre, run = x.detach(), cast(part, self.precision)
-        with frozen(model), packed(model, x, self.steps), lowered(model, self.precision):
-            start = self.threat.sample(centre, keys) if self.random_start else None
-            climb = ascend(
-                lambda point: self.objective(run(point), y),
-                centre,
-                threat=self.threat,
-                rule=self.rule,
-                start=start,
-            )
-            return next(islice(climb, self.steps, None)).x
+        centre = x.detach()
+        start = self.threat.sample(centre, keys) if self.random_start else None
+        batch = Batch(centre, y, self.threat, start)
+        return last_iterate(
+            model,
+            batch,
+            objective=self.objective,
+            rule=self.rule,
+            steps=self.steps,
+            execution=self.execution,
+        )
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from advreg._core.modules import compiled, hook_handles, hooks, of_torch, watched_globally
 from advreg._core.trees import head, tensors
 from advreg._core.types import Model, Output
 from advreg.execution._frozen import frozen
 from advreg.execution._heads import heads
 from advreg.execution._pruning._cutting import Forward, cut
 from advreg.execution._pruning._tracing import Elsewhere, Traced, UntraceableError, ambient
-from advreg.execution._pruning._writes import HOOKS, differing, hooks, marks, restored
+from advreg.execution._pruning._writes import differing, marks, restored
 
 MOST = 32  # cuts kept per model
 
@@ -115,10 +116,10 @@ class _Cuts:
             for name, value in attributes.items():
                 if type(value) in _PLAIN and (id(module), name) not in self.counters:
                     parts += (name, value)
-            for name in HOOKS:
-                parts += attributes[name]  # the hooks' handles
-            for name, value in (*attributes["_parameters"].items(), *attributes["_buffers"].items()):
-                parts += (name, None) if value is None else (name, value.shape, value.dtype, value.device)
+            parts += hook_handles(module)
+            for found in (module.named_parameters, module.named_buffers):
+                for name, value in found(recurse=False, remove_duplicate=False):
+                    parts += (name, value.shape, value.dtype, value.device)
         return tuple(parts)
 
 
@@ -144,10 +145,8 @@ def _call(model: nn.Module, forward: Forward, x: Tensor) -> Output:
 
 def _closed(model: nn.Module) -> bool:
     """Whether a module is another's wrapper, or watched by hooks on all modules: its call is its own."""
-    wrappers = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
-    compiled = "_orig_mod" in model._modules or vars(model).get("_compiled_call_impl") is not None  # noqa: SLF001
-    watched = nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]  # noqa: SLF001
-    return isinstance(model, wrappers) or compiled or bool(watched)
+    wrapper = of_torch(model) and not isinstance(model, nn.Sequential)
+    return wrapper or compiled(model) or watched_globally()
 
 
 def _found(model: nn.Module, wanted: tuple[str | int, ...], example: Tensor) -> _Cut:

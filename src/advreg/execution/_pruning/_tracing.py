@@ -8,6 +8,8 @@ question stays in the graph: run on an input that answers otherwise, the graph r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from operator import setitem
 from threading import get_ident
 from typing import Any
@@ -16,8 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import checkpoint
 
+from advreg._core.modules import compiled, hooks, of_torch
 from advreg._core.trees import tensors
-from advreg.execution._pruning._writes import Marks, differing, hooks, marks, restored
+from advreg.execution._pruning._writes import Marks, Witness, differing, marks, restored, witnesses
 
 
 class UntraceableError(Exception):
@@ -34,11 +37,12 @@ def hold(value: Any, expected: bool | float) -> None:
         raise Elsewhere
 
 
-_WRAPPED = (
-    *(torch.zeros, torch.ones, torch.full, torch.empty, torch.eye, torch.arange, torch.linspace),
-    checkpoint.checkpoint,
-)
+_BLIND = {
+    torch: ("zeros", "ones", "full", "empty", "eye", "arange", "linspace"),
+    checkpoint: ("checkpoint",),
+}
 """Functions that torch's tracing is blind to: they take sizes alone, or a module to run."""
+_WRAPPED = tuple(getattr(module, name) for module, names in _BLIND.items() for name in names)
 
 
 class Traced(fx.Tracer):
@@ -66,7 +70,6 @@ class Traced(fx.Tracer):
 
     def __init__(self, model: nn.Module, example: Tensor, *, coarse: bool = False) -> None:
         super().__init__(autowrap_functions=_WRAPPED)
-        self._autowrap_search += [torch, checkpoint]
         self.example, self.coarse = example, coarse
         self.values: dict[fx.Node, Any] = {}
         self.written: dict[fx.Node, set[int]] = {}
@@ -75,7 +78,8 @@ class Traced(fx.Tracer):
         self._ambient = ambient()
         self._by_nodes: set[tuple[nn.Module, str]] = set()
         before = marks([model])
-        self.graph = self.trace(model)
+        with _followed():
+            self.graph = self.trace(model)
         self._refuse_writes(before)
 
     def create_args_for_root(
@@ -107,9 +111,8 @@ class Traced(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module becomes a node."""
         del module_qualified_name
-        own = type(m).__module__.startswith("torch.")
-        through = type(m) is nn.Sequential or not (own or self.coarse)
-        own_way = "forward" in vars(m) or vars(m).get("_compiled_call_impl") is not None
+        through = type(m) is nn.Sequential or not (of_torch(m) or self.coarse)
+        own_way = "forward" in vars(m) or compiled(m)
         return not through or own_way or bool(hooks(m))
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
@@ -172,22 +175,23 @@ class Traced(fx.Tracer):
 
     def _run(self, node: fx.Node) -> None:
         args, kwargs = (fx.node.map_arg(part, self.values.__getitem__) for part in (node.args, node.kwargs))
-        versions = [(tensor, tensor._version) for tensor in tensors((args, kwargs))]  # noqa: SLF001 - torch's count of writes
+        taken = [(tensor, Witness(tensor)) for tensor in tensors((args, kwargs))]
         name, watched = str(node.target), []
         runs = [self.root.get_submodule(name)] if node.op == "call_module" else args
         inside = [one for run in runs if isinstance(run, nn.Module) for one in run.modules()]
         if inside:
             watched = list(self.root.modules()) if any(map(hooks, inside)) else inside
-        before = marks(watched, versions=True)
+        before, inner = marks(watched), witnesses(watched)
         self._running = True
         try:
             self.values[node] = self._value(node, name, args, kwargs)
         finally:
             self._running = False
-        changed = differing(before, marks(watched, versions=True))
+        changed = differing(before, marks(watched))
+        changed |= {place for place, seen in inner.items() if any(one.written() for one in seen)}
         self._by_nodes |= changed
-        self.written[node] = {address(tensor) for tensor, version in versions if tensor._version != version}  # noqa: SLF001
-        shows = any(hooks(module) or (module.training and module._buffers) for module in inside)  # noqa: SLF001
+        self.written[node] = {address(tensor) for tensor, witness in taken if witness.written()}
+        shows = any(hooks(module) or (module.training and any(_own_buffers(module))) for module in inside)
         asserts = node.op == "call_function" and (node.target is hold or node.is_impure())
         asserts = asserts and not self.written[node]  # what is written is followed by storage
         if shows or asserts or changed:
@@ -256,6 +260,37 @@ def ambient() -> tuple[bool, ...]:
     """The switches that hold for all that is computed: they are not part of a graph."""
     autocast = [torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")]
     return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast)
+
+
+def _own_buffers(module: nn.Module) -> Iterator[bool]:
+    return (True for _ in module.named_buffers(recurse=False))
+
+
+@contextmanager
+def _followed() -> Iterator[None]:
+    """Make calls of blind functions with a symbol among their arguments nodes, whoever makes them."""
+    own = [(module, name, getattr(module, name)) for module, names in _BLIND.items() for name in names]
+    try:
+        for module, name, function in own:
+            setattr(module, name, _following(function))
+        yield
+    finally:
+        for module, name, function in own:
+            setattr(module, name, function)
+
+
+def _following(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        symbols: list[fx.Proxy] = []
+        fx.node.map_aggregate(
+            (args, kwargs), lambda one: symbols.append(one) if isinstance(one, fx.Proxy) else None
+        )
+        if symbols:
+            return symbols[0].tracer.create_proxy("call_function", function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _constant(tensor: Tensor) -> Callable[[], Tensor]:

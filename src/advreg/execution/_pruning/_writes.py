@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 Marks: TypeAlias = dict[tuple[nn.Module, str], tuple[Any, ...]]
 """For each attribute of each module something that changes when it is written."""
 
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+class Witness:
+    """A witness of writes in place to a tensor, or to what shares its memory.
+
+    Autograd saves a view of it, of no entries, and refuses to use that once the tensor was written.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            self._one = torch.ones((), device=tensor.device, requires_grad=True)
+            view = tensor.detach()
+            view = view.as_strided((0,), (1,)) if view.layout is torch.strided else view
+            self._product = (self._one * view).sum()
+
+    def written(self) -> bool:
+        """Whether the tensor was written since."""
+        try:
+            torch.autograd.grad(self._product, self._one, retain_graph=True)
+        except RuntimeError:
+            return True
+        return False
 
 
-def hooks(module: nn.Module) -> list[Callable[..., Any]]:
-    """The hooks on a module itself."""
-    return [hook for name in HOOKS for hook in vars(module)[name].values()]
+def witnesses(modules: Iterable[nn.Module]) -> dict[tuple[nn.Module, str], list[Witness]]:
+    """Witnesses of the tensors among modules' attributes, and in their lists, sets and dictionaries."""
+    return {
+        (module, name): [Witness(entry) for entry in _entries(value) if isinstance(entry, Tensor)]
+        for module in modules
+        for name, value in vars(module).items()
+    }
 
 
-def marks(modules: Iterable[nn.Module], *, versions: bool = False) -> Marks:
-    """The marks of modules' attributes; with `versions` a tensor written in place counts as well."""
+def marks(modules: Iterable[nn.Module]) -> Marks:
+    """The marks of modules' attributes: what they are, and what their lists, sets and dictionaries hold."""
+    return {
+        (module, name): tuple(map(id, _entries(value)))
+        for module in modules
+        for name, value in vars(module).items()
+    }
 
-    def mark(value: Any) -> tuple[Any, ...]:
-        return id(value), value._version if versions and isinstance(value, Tensor) else 0  # noqa: SLF001
 
-    def entries(value: Any) -> tuple[Any, ...]:
-        inner = value.values() if isinstance(value, dict) else value
-        return (mark(value), *map(mark, inner)) if isinstance(value, (dict, list, set)) else mark(value)
-
-    return {(module, name): entries(value) for module in modules for name, value in vars(module).items()}
+def _entries(value: Any) -> list[Any]:
+    """An attribute's value, and what it holds."""
+    if isinstance(value, dict):
+        return [value, *value.values()]
+    return [value, *value] if isinstance(value, (list, set)) else [value]
 
 
 def differing(before: Marks, after: Marks) -> set[tuple[nn.Module, str]]:
