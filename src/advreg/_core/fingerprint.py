@@ -32,7 +32,7 @@ def describe(thing: Any) -> str:
         >>> from functools import partial
         >>> from advreg import J_IND_reg, Threat, linf, on
         >>> describe(partial(on, "mask", function=J_IND_reg))
-        "partial(advreg.on, 'mask', function=advreg.J_IND_reg)"
+        "partial(advreg.objectives._combine.on, 'mask', function=advreg.objectives._paper.J_IND_reg)"
         >>> describe(Threat(linf, 0.03))
         'Threat(norm=_Linf(), radius=0.03, bounds=tuple(0.0, 1.0), mask=None)'
     """

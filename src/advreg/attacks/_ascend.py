@@ -68,6 +68,7 @@ def ascend(
         the batch are taken to be per example.
 
     Raises:
+        TypeError: A function that returns values alone.
         ValueError: A relative size and an infinite radius; a schedule without `steps`.
 
     Example:
@@ -94,7 +95,13 @@ def ascend(
     state = rule.init(x)
     alpha, stretch = _length(rule, now, centre), _stretch(factor, 1, steps)
     for step in count() if steps is None else range(steps):
-        value, gradient = function(x)
+        found = function(x)
+        if not isinstance(found, tuple):
+            raise TypeError(
+                f"ascend takes a function of x that returns (value, gradient); got {type(found).__name__}: wrap "
+                "one that returns values, value_and_gradient(function)"
+            )
+        value, gradient = found
         keep = yield Iterate(step, x, value, gradient)
         with torch.inference_mode(mode=False), torch.no_grad():
             if keep is not None:

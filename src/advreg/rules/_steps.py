@@ -96,9 +96,9 @@ class Steepest:
     Example:
         >>> import torch
         >>> from advreg import Steepest, Threat, linf
-        >>> from advreg.attacks import ascend
-        >>> climb = ascend(lambda x: x[:, 0] - x[:, 1], torch.full((1, 2), 0.5), threat=Threat(linf, 0.5),
-        ...                rule=Steepest(0.2))
+        >>> from advreg.attacks import ascend, value_and_gradient
+        >>> function = value_and_gradient(lambda x: x[:, 0] - x[:, 1])
+        >>> climb = ascend(function, torch.full((1, 2), 0.5), threat=Threat(linf, 0.5), rule=Steepest(0.2))
         >>> next(climb).x, next(climb).x
         (tensor([[0.5000, 0.5000]]), tensor([[0.6000, 0.4000]]))
 
