@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from advreg import (
     Adamax,
+    Execution,
     J_IND_reg,
     J_IND_seg,
     Keys,
@@ -22,9 +23,10 @@ from advreg import (
     on,
     pgd_attack,
 )
-from advreg.attacks import ascend
+from advreg.attacks import ascend, value_and_gradient
 from advreg.rules import Adaptive
 
+SUM = value_and_gradient(lambda x: x.sum(1))
 RULES = [Steepest(0.2), Momentum(0.2), Adamax(0.2), Adaptive()]
 
 
@@ -51,7 +53,7 @@ def optimum(norm, w, low, high, radius):
 
 @pytest.mark.parametrize("boxed", [False, True], ids=["unboxed", "boxed"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_a_linear_function_is_climbed_to_its_closed_form_optimum(norm, rule, boxed):
     g = torch.Generator().manual_seed(0)
     w = torch.randn(5, 12, dtype=torch.float64, generator=g)
@@ -65,7 +67,7 @@ def test_a_linear_function_is_climbed_to_its_closed_form_optimum(norm, rule, box
     # gradient and not the gradient: it climbs to the optimum of <sign(w), d> instead.
     climbed = w.sign() if norm is l2 and isinstance(rule, Adamax) else w
     best = torch.full((5,), -torch.inf, dtype=torch.float64)
-    for point in islice(ascend(lambda x: (w * x).sum(1), centre, threat=threat, rule=rule, steps=400), 401):
+    for point in ascend(lambda x: ((w * x).sum(1), w), centre, threat=threat, rule=rule, steps=400):
         assert threat.contains(point.x, centre).all()
         best = torch.maximum(best, (climbed * (point.x - centre)).sum(1))
     for i in range(5):
@@ -97,7 +99,11 @@ def test_steepest_linf_reproduces_the_hand_written_loop_bit_for_bit(model, radiu
     start = threat.sample(x, Keys(0, torch.arange(6)))
     by_hand = pgd_by_hand(model, x, y, radius, 0.2 * radius, 10, start)
     climb = ascend(
-        lambda x: on("contour", J_IND_reg)(model(x), y), x, threat=threat, rule=Steepest(0.2), start=start
+        value_and_gradient(lambda x: on("contour", J_IND_reg)(model(x), y)),
+        x,
+        threat=threat,
+        rule=Steepest(0.2),
+        start=start,
     )
     for theirs, ours in zip(by_hand, climb, strict=False):
         assert torch.equal(ours.x, theirs)
@@ -121,7 +127,8 @@ def test_adamax_linf_follows_torchs_optimiser_through_a_network(model):
     objective, threat = on("mask", J_IND_seg), Threat(linf, 0.05)
     parameter = torch.nn.Parameter(x.clone())
     optimiser = torch.optim.Adamax([parameter], lr=0.2 * 0.05, maximize=True)
-    climb = ascend(lambda x: objective(model(x), y), x, threat=threat, rule=Adamax(0.2))
+    function = value_and_gradient(lambda x: objective(model(x), y))
+    climb = ascend(function, x, threat=threat, rule=Adamax(0.2))
     for _, ours in zip(range(15), climb, strict=False):
         torch.testing.assert_close(ours.x, parameter.detach(), rtol=0, atol=1e-6)
         value = objective(model(parameter), y).sum()
@@ -134,16 +141,14 @@ def test_adamax_linf_follows_torchs_optimiser_through_a_network(model):
 def test_absolute_sizes_are_in_units_of_the_input():
     centre = torch.full((2, 3), 0.5)
     threat = Threat(linf, torch.tensor([0.4, 0.1]))
-    climb = ascend(lambda x: x.sum(1), centre, threat=threat, rule=Steepest(0.02, relative=False))
+    climb = ascend(SUM, centre, threat=threat, rule=Steepest(0.02, relative=False))
     _, first, *_ = islice(climb, 2)
     torch.testing.assert_close(first.x, centre + 0.02)
 
 
 def test_relative_sizes_follow_each_examples_radius():
     centre = torch.full((2, 3), 0.5)
-    climb = ascend(
-        lambda x: x.sum(1), centre, threat=Threat(linf, torch.tensor([0.4, 0.1])), rule=Steepest(0.2)
-    )
+    climb = ascend(SUM, centre, threat=Threat(linf, torch.tensor([0.4, 0.1])), rule=Steepest(0.2))
     _, first, *_ = islice(climb, 2)
     torch.testing.assert_close(first.x, centre + torch.tensor([[0.08], [0.02]]))
 
@@ -156,7 +161,7 @@ def test_the_consumers_grad_mode_does_not_matter_and_is_left_alone(model, mode):
         inside = x.clone()
         grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         climb = ascend(
-            lambda x: on("contour", J_IND_reg)(model(x), y),
+            value_and_gradient(lambda x: on("contour", J_IND_reg)(model(x), y)),
             inside,
             threat=Threat(linf, 0.1),
             rule=Adamax(0.2),
@@ -178,7 +183,8 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     )
     for parameter in model.parameters():
         parameter.register_hook(parameter_gradients.append)
-    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 7, "prune": False}
+    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 7}
+    options["execution"] = Execution(prune=False)
     pgd_attack(model, x, y, restarts=2, **options)
     assert len(forwards) == 2 * (2 * (7 + 1) + 1)  # the last at the clean inputs
     forwards.clear()

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from detectors import KINDS, images, net, spoilt
+from networks.watched import KINDS, images, net, spoilt
 
 from advreg import Adamax, J_IND_reg, J_OOD_reg, Threat, l2, negate, on, ood_attack, pgd_attack
 from advreg.detectors import (

@@ -8,9 +8,9 @@ import warnings
 
 import pytest
 import torch
-from defences import BROKEN, CONTOUR, HONEST, MASK, SMALL, Noisy, discs, two_heads
 from networks import batch
 from networks import two_heads as untrained
+from networks.defences import BROKEN, CONTOUR, HONEST, MASK, SMALL, Noisy, discs, two_heads
 from torch import nn
 
 from advreg import J_IND_reg, Threat, diagnose, dice, linf, negate, on, pgd_attack

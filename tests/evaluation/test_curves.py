@@ -523,7 +523,7 @@ def test_a_line_is_on_the_disk_before_the_next_is_begun(tmp_path, monkeypatch):
         return output.sum(1)
 
     fsync = []
-    monkeypatch.setattr("advreg.journal.os.fsync", fsync.append)
+    monkeypatch.setattr("advreg.evaluation._journal.os.fsync", fsync.append)
     evaluate(torch.nn.Identity(), [(X, Y), (X, Y), (X, Y)], {"": {"seen": seen}}, journal=tmp_path)
     assert synced == [1, 2, 3]
     assert len(fsync) == 4
@@ -558,7 +558,7 @@ class Told:
     ],
 )
 def test_radii_together_give_what_they_give_one_by_one(monkeypatch, tmp_path, fits, calls):
-    monkeypatch.setattr("advreg.execution.room", lambda _: fits)
+    monkeypatch.setattr("advreg.evaluation._jobs.room", lambda _: fits)
     radii, limit = (0.0, 0.02, 0.05, 0.06), torch.ones(8, 8, dtype=torch.bool).triu()
     options = {"radii": radii, "threat": Threat(linf, 0.0, mask=limit), "seed": 3}
     told = Told()
@@ -587,7 +587,7 @@ def test_what_fits_is_asked_of_the_device_and_a_batch_moves_once(monkeypatch):
         return AttackResult(x, *[torch.zeros(len(x), device=x.device)] * 4)
 
     rooms = []
-    monkeypatch.setattr("advreg.execution.room", lambda x: rooms.append(x.device.type) or 100)
+    monkeypatch.setattr("advreg.evaluation._jobs.room", lambda x: rooms.append(x.device.type) or 100)
     model, (x, y, index) = two_heads().to("meta"), next(batches())
     metrics = {"mask": {"none": lambda output, _: torch.zeros(len(output))}}
     case = [(x.as_subclass(Moving), y, index)]

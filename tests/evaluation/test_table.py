@@ -214,7 +214,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("advreg.files.os.fsync", full)
+    monkeypatch.setattr("advreg._core.files.os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         Table().save(path)
     assert path.read_bytes() == before

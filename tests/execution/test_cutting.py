@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from networks import WRAPS, batch, two_heads
-from parts import (
+from networks.cuttable import (
     Blocked,
     Keeps,
     Net,

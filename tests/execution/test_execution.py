@@ -9,7 +9,19 @@ import torch
 from networks import TwoHeads, batch, two_heads
 from torch import nn
 
-from advreg import Adamax, J_IND_reg, J_IND_seg, Momentum, Threat, l2, linf, on, ood_attack, pgd_attack
+from advreg import (
+    Adamax,
+    Execution,
+    J_IND_reg,
+    J_IND_seg,
+    Momentum,
+    Threat,
+    l2,
+    linf,
+    on,
+    ood_attack,
+    pgd_attack,
+)
 from advreg.execution._memory import checkpointed
 from advreg.rules import Adaptive
 
@@ -65,7 +77,8 @@ def test_checkpoints_change_nothing_but_memory(kinds, prune, recwarn):
     calls = []
     model.blocks[0].inside[0][0].register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     attacks = [
-        partial(pgd_attack, model, x, y, prune=prune, checkpoint=kind, **OPTIONS) for kind in ((), kinds)
+        partial(pgd_attack, model, x, y, execution=Execution(prune=prune, checkpoint=kind), **OPTIONS)
+        for kind in ((), kinds)
     ]
     for attack in attacks:
         attack()  # which cuts the model
@@ -104,9 +117,9 @@ def test_checkpoints_need_modules():
     with pytest.raises(
         ValueError, match=r"submodules of LSTM, GRU to checkpoint; got a TwoHeads with Conv2d, Gr"
     ):
-        pgd_attack(two_heads(), x, y, checkpoint=(nn.LSTM, nn.GRU), **OPTIONS)
+        pgd_attack(two_heads(), x, y, execution=Execution(checkpoint=(nn.LSTM, nn.GRU)), **OPTIONS)
     with pytest.raises(ValueError, match="got a function with no submodules"):
-        pgd_attack(lambda x: {"mask": x}, x, y, checkpoint=(nn.GRU,), **OPTIONS)
+        pgd_attack(lambda x: {"mask": x}, x, y, execution=Execution(checkpoint=(nn.GRU,)), **OPTIONS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
@@ -120,10 +133,10 @@ def test_channels_lie_side_by_side_inside_and_nowhere_else(precision):
     conv = model.blocks[0].inside[1][0]  # behind a first one: with a single channel both layouts are the same
     conv.register_forward_pre_hook(look)
     own = [(id(parameter), parameter.clone(), parameter.stride()) for parameter in model.parameters()]
-    expected = pgd_attack(model, x, y, precision=precision, **OPTIONS)
+    expected = pgd_attack(model, x, y, execution=Execution(precision), **OPTIONS)
     assert [False, False] in layouts
     layouts.clear()
-    found = pgd_attack(model, x, y, precision=precision, channels_last=True, **OPTIONS)
+    found = pgd_attack(model, x, y, execution=Execution(precision, channels_last=True), **OPTIONS)
     assert layouts[: OPTIONS["steps"]] == [[True, True]] * OPTIONS["steps"]
     tolerance = {"float32": 1e-5, "bfloat16": 0.02, "float16": 5e-3}[precision]
     torch.testing.assert_close(found.value, expected.value, rtol=tolerance, atol=1e-6)
@@ -140,7 +153,7 @@ def test_volumes_and_vectors_take_channels_last_too():
         options = {"objective": J_IND_reg, "threat": Threat(l2, 0.5), "steps": 3}
         y = torch.zeros(2, 2)
         expected = pgd_attack(model, x, y, **options)
-        found = pgd_attack(model, x, y, channels_last=True, **options)
+        found = pgd_attack(model, x, y, execution=Execution(channels_last=True), **options)
         torch.testing.assert_close(found.value, expected.value)
 
 
@@ -148,16 +161,17 @@ COMPILED = """
 import torch
 from networks import batch, two_heads
 from torch._dynamo.utils import counters
-from advreg import J_IND_reg, J_IND_seg, Threat, linf, on, pgd_attack
+from advreg import Execution, J_IND_reg, J_IND_seg, Threat, linf, on, pgd_attack
 
 model, (x, y) = two_heads(), batch(3)
 own = [parameter.clone() for parameter in model.parameters()]
 for objective in (on("mask", J_IND_seg), on("contour", J_IND_reg)):
     for precision in ("float32", "bfloat16"):
-        options = {"objective": objective, "threat": Threat(linf, 0.1), "steps": 4, "precision": precision}
-        expected = pgd_attack(model, x, y, **options)
-        found = pgd_attack(model, x, y, compiled=True, **options)
-        again = pgd_attack(model, x, y, compiled=True, **options)
+        options = {"objective": objective, "threat": Threat(linf, 0.1), "steps": 4}
+        compiled = Execution(precision, compiled=True)
+        expected = pgd_attack(model, x, y, execution=Execution(precision), **options)
+        found = pgd_attack(model, x, y, execution=compiled, **options)
+        again = pgd_attack(model, x, y, execution=compiled, **options)
         torch.testing.assert_close(found.value, expected.value, rtol=1e-2, atol=1e-5)
         assert torch.equal(found.x, again.x)
 assert counters["stats"]["unique_graphs"] >= 4, counters  # it was compiled, once for each case
@@ -185,7 +199,12 @@ def test_an_out_of_distribution_attack_takes_them_too():
     target = {"mask": (model(x)["mask"].detach() > 0).float()}
     expected = ood_attack(model, None, x_out, target=target, **options)
     found = ood_attack(
-        model, None, x_out, target=target, checkpoint=(Block,), channels_last=True, micro_batch=2, **options
+        model,
+        None,
+        x_out,
+        target=target,
+        execution=Execution(checkpoint=(Block,), channels_last=True, micro_batch=2),
+        **options,
     )
     torch.testing.assert_close(found.value, expected.value)
 
@@ -223,7 +242,7 @@ class Replayed(nn.Module):
         return dict(zip(("contour", "mask"), Run.apply(x), strict=True))
 
 
-@pytest.mark.parametrize("rule", [Adamax(0.2), Momentum(), Adaptive()], ids=repr)
+@pytest.mark.parametrize("rule", [Adamax(0.2), Momentum(), Adaptive()])
 @pytest.mark.parametrize("random", [True, False])
 def test_a_model_may_answer_in_the_same_memory_each_time(rule, random):
     def judge(output, target):
@@ -231,8 +250,8 @@ def test_a_model_may_answer_in_the_same_memory_each_time(rule, random):
 
     x, y = batch(3)
     options = OPTIONS | {"rule": rule, "random_start": random, "judge": judge}
-    expected = pgd_attack(two_heads(), x, y, prune=False, **options)
-    found = pgd_attack(Replayed(two_heads()), x, y, prune=False, **options)
+    expected = pgd_attack(two_heads(), x, y, execution=Execution(prune=False), **options)
+    found = pgd_attack(Replayed(two_heads()), x, y, execution=Execution(prune=False), **options)
     for field in ("x", "value", "gain", "step"):
         assert torch.equal(getattr(found, field), getattr(expected, field))
 
@@ -241,5 +260,5 @@ def test_a_mode_of_compilation_is_handed_on(monkeypatch):
     modes, (x, y) = [], batch(2)
     monkeypatch.setattr(torch, "compile", lambda part, mode=None: modes.append(mode) or part)
     for compiled in (False, True, "reduce-overhead"):
-        pgd_attack(two_heads(), x, y, compiled=compiled, **OPTIONS)
+        pgd_attack(two_heads(), x, y, execution=Execution(compiled=compiled), **OPTIONS)
     assert modes == [None, "reduce-overhead"]

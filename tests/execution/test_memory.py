@@ -6,10 +6,11 @@ import pytest
 import torch
 from networks import TwoHeads, batch, two_heads
 
-from advreg import J_IND_reg, J_IND_seg, Threat, dice, linf, negate, on, pgd_attack
+from advreg import Execution, J_IND_reg, J_IND_seg, Threat, dice, linf, negate, on, pgd_attack
 from advreg.objectives import Within
 
 OPTIONS = {"objective": on("mask", J_IND_seg), "steps": 6}
+WHOLE = Execution(prune=False)
 
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -44,7 +45,7 @@ def test_parts_give_what_the_whole_gives_and_say_so(room):
     assert 0 < whole.finished.sum() < 7
     model = Small(room).eval()
     with pytest.warns(UserWarning, match="out of memory: the attack goes on with") as told:
-        parts = pgd_attack(model, x, y, prune=False, **options)
+        parts = pgd_attack(model, x, y, execution=Execution(prune=False), **options)
     for field in ("value", "gain", "x"):
         torch.testing.assert_close(getattr(parts, field), getattr(whole, field), rtol=1e-5, atol=1e-6)
     assert torch.equal(parts.finished, whole.finished)
@@ -60,7 +61,7 @@ def test_the_processors_own_message_counts_too():
         "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: ..."
     )
     with pytest.warns(UserWarning, match="with 2 examples at once"):
-        pgd_attack(Small(2, error).eval(), x, y, threat=Threat(linf, 0.1), prune=False, **OPTIONS)
+        pgd_attack(Small(2, error).eval(), x, y, threat=Threat(linf, 0.1), execution=WHOLE, **OPTIONS)
 
 
 def test_one_example_that_does_not_fit_and_other_errors_are_raised():
@@ -68,10 +69,10 @@ def test_one_example_that_does_not_fit_and_other_errors_are_raised():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-            pgd_attack(Small(0).eval(), x, y, threat=Threat(linf, 0.1), prune=False, **OPTIONS)
+            pgd_attack(Small(0).eval(), x, y, threat=Threat(linf, 0.1), execution=WHOLE, **OPTIONS)
     model = Small(2, RuntimeError("something else")).eval()
     with pytest.raises(RuntimeError, match="something else"):
-        pgd_attack(model, x, y, objective=on("contour", J_IND_reg), threat=Threat(linf, 0.1), prune=False)
+        pgd_attack(model, x, y, objective=on("contour", J_IND_reg), threat=Threat(linf, 0.1), execution=WHOLE)
     assert model.sizes == [4]
 
 
@@ -88,10 +89,11 @@ class Sizes(TwoHeads):
         return super().forward(x)
 
 
-def attacked(count, **options):
+def attacked(count, micro_batch=None, **options):
     """The result, and how many examples came at once."""
     (x, y), model = batch(count), Sizes().eval()
-    found = pgd_attack(model, x, y, threat=Threat(linf, 0.1), prune=False, **(OPTIONS | options))
+    execution = Execution(micro_batch=micro_batch, prune=False)
+    found = pgd_attack(model, x, y, threat=Threat(linf, 0.1), execution=execution, **(OPTIONS | options))
     return found, model.sizes
 
 

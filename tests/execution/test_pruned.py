@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from parts import (
+from networks.cuttable import (
     Blocked,
     Keeps,
     Net,
@@ -24,6 +24,7 @@ from torch import nn
 
 from advreg import J_IND_reg, Threat, linf, on, pgd_attack
 from advreg.execution import pruned
+from advreg.execution._pruning import _pruned
 
 # When it gives up
 
@@ -204,8 +205,8 @@ def test_a_cut_is_made_once_and_again_after_surgery(monkeypatch):
         made.append(1)
         return original(*args, **options)
 
-    original = pruning.Traced
-    monkeypatch.setattr(pruning, "Traced", traced)
+    original = _pruned.Traced
+    monkeypatch.setattr(_pruned, "Traced", traced)
     model, x = Net(lambda net, x: [net.contour(x) * net.gain, net.mask(x)]), images()
     model.gain, model.unrelated = 2.0, [1]
     changes = [
@@ -236,7 +237,7 @@ def test_attributes_that_a_run_changes_do_not_have_the_cut_made_again(monkeypatc
     assert model.seen == 0  # the runs of the check are not the user's
     part(x)
     assert model.seen == 1
-    monkeypatch.setattr(pruning, "Traced", None)
+    monkeypatch.setattr(_pruned, "Traced", None)
     assert pruned(model, ["mask"], x) is not model
 
 

@@ -10,7 +10,7 @@ from advreg.objectives import (
     SegPGD,
     at,
     cross_entropy,
-    keys_read,
+    heads_read,
     masked_cross_entropy,
     normalised,
     worst_head,
@@ -121,8 +121,8 @@ COMBINE = {"weighted": weighted, "worst_head": worst_head, "normalised": normali
 
 @pytest.mark.parametrize("name", COMBINE)
 def test_combinations_read_what_their_terms_read(name):
-    assert keys_read(COMBINE[name]((1.0, CONTOUR), (1.0, negate(MASK)))) == {"contour", "mask"}
-    assert keys_read(COMBINE[name]((1.0, CONTOUR), (1.0, J_IND_reg))) is None
+    assert heads_read(COMBINE[name]((1.0, CONTOUR), (1.0, negate(MASK)))) == {"contour", "mask"}
+    assert heads_read(COMBINE[name]((1.0, CONTOUR), (1.0, J_IND_reg))) is None
 
 
 @pytest.mark.parametrize("name", COMBINE)
@@ -132,7 +132,7 @@ def test_combinations_hand_on_the_share_of_steps(name):
         same = COMBINE[name]((3.0, on("mask", form)), (1.0, negate(on("mask", form))))
         torch.testing.assert_close(at(changing, share)(*BOTH), scale * same(*BOTH))
     torch.testing.assert_close(changing(*BOTH), at(changing, 1.0)(*BOTH))
-    assert keys_read(at(changing, 0.5)) == {"mask"}
+    assert heads_read(at(changing, 0.5)) == {"mask"}
     assert not torch.allclose(at(changing, 0.0)(*BOTH), changing(*BOTH))
 
 

@@ -84,7 +84,7 @@ def test_a_direction_is_lower_or_higher(worse):
 PATHS = {"first": 0.0}, {"first": -1.0}, {"last": 0.0}, {"until": 0.0}, {"until": 1.5}
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("make", [SharpenedDice, lambda **path: SharpenedOverlap(SIZE, **path)])
 def test_paths_that_lead_nowhere_are_refused(make, path):
     with pytest.raises(ValueError, match="first and last must be above zero and until in"):
@@ -154,7 +154,6 @@ IGNORED[:, :2] = 255
         ({"activation": "softmax"}, CLASSES),
         ({"activation": "softmax", "ignore_index": 255}, IGNORED),
     ],
-    ids=str,
 )
 def test_at_a_factor_of_one_it_is_the_papers_objective(options, target):
     plain = SharpenedDice(1.0, 1.0, **options)
@@ -228,7 +227,7 @@ CASES = {
 MEMBERS = [(name, number) for name, (task, _) in CASES.items() for number in range(len(task.members))]
 
 
-@pytest.mark.parametrize("norm", [linf, l2], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2])
 @pytest.mark.parametrize(("name", "number"), MEMBERS)
 def test_every_member_does_damage_and_more_than_chance(name, number, norm):
     (task, case), threat = CASES[name], Threat(norm, 0.1 if norm is linf else 0.8)

@@ -120,8 +120,8 @@ def test_projection_is_feasible_idempotent_nearest_and_contracting(norm, seed, r
         assert (((d - z) * (point - z)).flatten(1).sum(1) <= 1e-10 * (1 + l2.size(d) ** 2)).all()
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=repr)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_float_dtype(norm, dtype):
     d = normal(0, 3, 2, 50, dtype=torch.float32).to(dtype)
     radius = torch.tensor([0.5, 2.0, 1e4])
@@ -137,7 +137,7 @@ def test_every_float_dtype(norm, dtype):
     )
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=repr)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1.0, 1e15, 1e30])
 def test_no_scale_overflows_or_vanishes(norm, scale):
     d = normal(3, 2, 100, dtype=torch.float32)
@@ -146,7 +146,7 @@ def test_no_scale_overflows_or_vanishes(norm, scale):
     torch.testing.assert_close(norm.steepest(scale * d), norm.steepest(d))
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=repr)
+@pytest.mark.parametrize("norm", NORMS)
 def test_examples_do_not_interact(norm):
     d, radius = 2 * normal(5, 6, 3, 4), torch.rand(6, dtype=torch.float64)
     low, high = box(5, d)
@@ -155,7 +155,7 @@ def test_examples_do_not_interact(norm):
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-13, atol=1e-15)
 
 
-@pytest.mark.parametrize("norm", [l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [l2, l1])
 def test_a_box_that_excludes_zero(norm):
     d, radius = (
         torch.tensor([[3.0, -2.0, 0.1]], dtype=torch.float64),
@@ -170,7 +170,7 @@ def test_a_box_that_excludes_zero(norm):
         assert ((d - z) * (point - z)).sum() <= 1e-12
 
 
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_dykstra_finds_the_same_point_from_the_ball_alone(norm):
     d, radius = 2 * normal(9, 5, 8), torch.tensor([0.1, 0.5, 1.0, 2.0, 9.0], dtype=torch.float64)
     low, high = box(9, d)
@@ -187,7 +187,7 @@ def test_dykstra_does_not_stop_a_small_example_for_a_large_one():
     torch.testing.assert_close(both, l2.project(d, radius, low, high), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("norm", NORMS, ids=repr)
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", [(1,), (40,), (2, 3, 4)])
 def test_the_shipped_norms_keep_the_contract(norm, shape):
     check_norm(norm, shape=shape)
