@@ -98,8 +98,8 @@ def ascend(
         found = function(x)
         if not isinstance(found, tuple):
             raise TypeError(
-                f"ascend takes a function of x that returns (value, gradient); got {type(found).__name__}: wrap "
-                "one that returns values, value_and_gradient(function)"
+                f"ascend takes a function of x that returns (value, gradient); got {type(found).__name__}: "
+                "wrap one that returns values, value_and_gradient(function)"
             )
         value, gradient = found
         keep = yield Iterate(step, x, value, gradient)

@@ -5,10 +5,9 @@ from advreg.detectors._disagreement import DisagreementDetector
 from advreg.detectors._distance import MahalanobisDetector, NearestNeighbourDetector
 from advreg.detectors._features import Inputs
 from advreg.detectors._reconstruction import ReconstructionDetector
-from advreg.detectors._report import Detection, Report, ReportRow, detection, report, threshold
+from advreg.detectors._report import Report, ReportRow, report
 
 __all__ = [
-    "Detection",
     "Detector",
     "DisagreementDetector",
     "Inputs",
@@ -18,10 +17,8 @@ __all__ = [
     "Report",
     "ReportRow",
     "aware",
-    "detection",
     "lower_score",
     "report",
     "score_of",
     "scores",
-    "threshold",
 ]
