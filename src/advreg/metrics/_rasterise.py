@@ -1,4 +1,4 @@
-"""From polygons to masks, batched, on the tensor's device."""
+"""Rasterisation of polygons to masks, batched, on the tensor's device."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rasterise(contours: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def soft_rasterise(contours: Tensor, size: tuple[int, int], softness: float = 1.0) -> Tensor:
-    """How far each pixel's centre lies inside closed polygons, in [0, 1]; differentiable in their points.
+    """Soft mask of closed polygons: each pixel in [0, 1], 1 far inside; differentiable in their points.
 
     Along a row of pixels each edge that crosses it, at `x_c`, adds `±sigmoid((x - x_c) / softness)` to the
     winding number w, with the sign of its direction; `1 - |1 - |w| mod 2|` makes even 0 and odd 1. The same

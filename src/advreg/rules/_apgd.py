@@ -1,4 +1,4 @@
-"""APGD's rule: steps that shorten themselves where they no longer pay."""
+"""APGD as a rule: steps that shorten themselves where they no longer pay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advreg.rules._steps import Here, check_size
 
 
 class AdaptiveState(NamedTuple):
-    """What `Adaptive` keeps of each example, `(B, ...)`.
+    """State of `Adaptive` for each example, `(B, ...)`.
 
     Attributes:
         before: The point before this one.

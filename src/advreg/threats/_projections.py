@@ -68,7 +68,7 @@ def dykstra(
 
 
 class Path(NamedTuple):
-    """Where the multiplier of the ball constraint leads: the projection is `clip(at(s, d), lower, upper)`.
+    """Path of the ball constraint's multiplier: the projection is `clip(at(s, d), lower, upper)`.
 
     `s` grows as the multiplier falls, from `start` to `end`, where the ball no longer counts. `measure`
     summed over the entries, which the ball limits, never falls in s and is piecewise linear: each entry that
@@ -151,7 +151,7 @@ def project(
 
 
 def _root(excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, s: Tensor) -> Tensor:
-    """Where `excess`, piecewise linear and never falling in s, crosses zero; `(B, 1)`, per example.
+    """Root of `excess`, piecewise linear and never falling in s; `(B, 1)`, per example.
 
     Newton's method from `s`, exact once it reaches the right piece, kept inside a bracket that halves
     wherever Newton leaves it. `excess(s)` gives the value and its slope.
