@@ -119,6 +119,7 @@ def judged(model: Model, plan: Plan, batch: Batch) -> tuple[Tensor, Tensor | Non
         return plan.valued(output, batch.y, count), over
 
 
+@torch.inference_mode(mode=False)
 def last_iterate(
     model: Model,
     batch: Batch,

@@ -26,7 +26,7 @@ class Detector(Protocol):
     """
 
     def score(self, x: Tensor) -> Tensor:
-        """The score of each input, larger for stranger ones, `(B,)`; differentiable in `x` if the detector is."""
+        """Score of each input, larger for stranger ones, `(B,)`; differentiable in `x` where possible."""
         ...
 
 
