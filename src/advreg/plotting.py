@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from advreg._core.optional import new_axes
 from advreg.attacks import Front
 from advreg.evaluation import Table
 
@@ -17,6 +18,7 @@ _LINES = ("-", "--", ":", "-.")
 
 
 _MARKERS = "osD^vPX*"
+_SIZE = (5.5, 3.8)
 
 
 def plot_curves(
@@ -58,7 +60,7 @@ def plot_curves(
     curves = {name: _curves(name, table, head, metric, attack, confidence) for name, table in tables.items()}
     attacks = list(dict.fromkeys(under for found in curves.values() for under in found))
     if ax is None:
-        ax = _axes()
+        (ax,) = new_axes(_SIZE)
     for number, (name, found) in enumerate(curves.items()):
         for under, points in found.items():
             radii, means, lows, highs = zip(*points, strict=True)
@@ -102,7 +104,7 @@ def plot_front(front: Front, ax: Axes | None = None, *, label: str | None = None
         >>> plot_front(front).get_xlabel()
         'contour (higher is worse)'
     """
-    ax = _axes() if ax is None else ax
+    ax = new_axes(_SIZE)[0] if ax is None else ax
     across, up = front.means().T.tolist()
     (line,) = ax.plot(across, up, marker="o", markersize=4, label=label)
     clean = front.clean.mean(0).tolist()
@@ -131,14 +133,3 @@ def _curves(
     for mean in chosen.means(("attack", "radius"), confidence=confidence):
         curves.setdefault(mean.attack, []).append((mean.radius, mean.mean, mean.low, mean.high))
     return {under: sorted(points) for under, points in curves.items()}
-
-
-def _axes() -> Axes:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "advreg[plot]"') from error
-    ax = Figure(figsize=(5.5, 3.8), layout="constrained").subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(alpha=0.25, linewidth=0.6)
-    return ax

@@ -1,11 +1,11 @@
-"""How far a mean can be trusted: the bootstrap over examples, or over groups of them."""
+"""Bootstrap intervals over examples, or over groups of them: how far a mean can be trusted."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Hashable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,30 +62,69 @@ def bootstrap(
     """
     numbers = np.asarray(values, dtype=np.float64)
     _check_bootstrap(numbers, groups, confidence, resamples)
-    places: dict[Hashable, int] = {}
-    names: Iterable[Hashable] = range(len(numbers)) if groups is None else groups
+    members, count = numbered(groups, len(numbers))
+    mean = float(numbers.mean())
+    if count < 2:
+        return Interval(mean, math.nan, math.nan)
+    sums, counts = np.bincount(members, weights=numbers), np.bincount(members, np.ones_like(numbers))
+    low, high = percentiles(
+        (sums, counts),
+        lambda total, count, axis: total.sum(axis) / count.sum(axis),
+        paired=True,
+        entries=len(sums),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+    return Interval(mean, float(low), float(high))
+
+
+def numbered(groups: Sequence[Hashable] | None, count: int) -> tuple[NDArray[np.int64], int]:
+    """The number of each example's group, `(count,)`, in order of appearance, and how many there are."""
+    names: Any = range(count) if groups is None else groups
     if hasattr(names, "tolist"):
         names = names.tolist()  # numbers of arrays and tensors, so that they hash by value
-    members = [places.setdefault(name, len(places)) for name in names]
-    sums, counts = np.bincount(members, weights=numbers), np.bincount(members, np.ones_like(numbers))
-    mean = float(numbers.mean())
-    if len(sums) < 2:
-        return Interval(mean, math.nan, math.nan)
+    places: dict[Hashable, int] = {}
+    members = np.array([places.setdefault(name, len(places)) for name in names], dtype=np.int64)
+    return members, len(places)
+
+
+def percentiles(
+    samples: Sequence[NDArray[Any]],
+    statistic: Callable[..., NDArray[np.float64]],
+    *,
+    paired: bool,
+    entries: int,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The ends of the percentile bootstrap interval of a statistic, or of several at once.
+
+    Args:
+        samples: One array `(N,)` each; resampled apart, or, if `paired`, together.
+        statistic: `(*samples, axis)` to its values; of resampled ones, `(R, N)`, to `(..., R)`.
+        paired: Whether the samples are columns of one.
+        entries: How many numbers the statistic holds for each resample, which bounds how many run at once.
+        confidence: As for `bootstrap`, and so are resamples and seed.
+        resamples: See there.
+        seed: See there.
+    """
     from scipy import stats  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes a second to import
 
     before_scipy_1_15 = "rng" not in inspect.signature(stats.bootstrap).parameters
     found = stats.bootstrap(
-        (sums, counts),
-        lambda total, count, axis: total.sum(axis) / count.sum(axis),
-        paired=True,
+        samples,
+        statistic,
+        paired=paired,
         vectorized=True,
         method="percentile",
         n_resamples=resamples,
-        batch=max(1, _AT_ONCE // len(sums)),
+        batch=max(1, _AT_ONCE // entries),
         confidence_level=confidence,
         **{"random_state" if before_scipy_1_15 else "rng": np.random.default_rng(seed)},
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    return found.low, found.high
 
 
 def _check_bootstrap(
@@ -99,8 +138,18 @@ def _check_bootstrap(
     if bad := np.flatnonzero(~np.isfinite(numbers)).tolist():
         came = f"{numbers[bad[0]]} at {bad[0]}, {len(bad)} in all"
         raise ValueError(f"values must be finite; got {came}: leave such examples out, and report how many")
-    if groups is not None and len(groups) != len(numbers):
-        raise ValueError(f"groups must name one group per value; got {len(groups)} for {len(numbers)} values")
+    check_groups(groups, len(numbers), "groups", "value")
+    check_resampling(confidence, resamples)
+
+
+def check_groups(groups: Sequence[Hashable] | None, count: int, name: str, unit: str) -> None:
+    """Insist on one group for each of `count` units."""
+    if groups is not None and len(groups) != count:
+        raise ValueError(f"{name} must name one group per {unit}; got {len(groups)} for {count} {unit}s")
+
+
+def check_resampling(confidence: float, resamples: int) -> None:
+    """Insist on a confidence and a number of resamples that make sense."""
     if not 0 < confidence < 1 or resamples < 1:
         came = f"{confidence} and {resamples}"
         raise ValueError(f"confidence must be between 0 and 1, and resamples 1 or more; got {came}")

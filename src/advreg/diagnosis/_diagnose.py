@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from advreg._core.keys import Keys
+from advreg._core.optional import progress_bar
 from advreg._core.types import Model, PerExample, Target
 from advreg.diagnosis._attack_checks import CHECKS, skipped
 from advreg.diagnosis._report import Check, Diagnosis
-from advreg.diagnosis._trial import Examination
+from advreg.diagnosis._trial import Trial
 from advreg.execution import Execution
 from advreg.threats import Threat
 
@@ -40,7 +41,7 @@ def diagnose(
     For any model and output tree, and any objective. The attack on trial is `pgd_attack` with its own
     defaults and `steps` steps. Checks, in order: `mode`, `determinism`, `gradients`, `steps`, `radius`,
     `unbounded`, `noise`, `transfer`, `gradient_free`, `step_size`, `start`. What each does is
-    in `advreg.checks`, its thresholds in `advreg.examination`; what to do about each is in the report.
+    in `diagnosis/_attack_checks.py` and `_model_checks.py`, its thresholds in `_thresholds.py`.
 
     Give it 16 to 64 examples as they are evaluated: two heads that are attacked apart are diagnosed apart.
 
@@ -103,18 +104,16 @@ def diagnose(
         raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
     others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
     keys = Keys.of(x, seed, index)
-    work = Examination(
-        model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution
-    )
+    work = Trial(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution)
     checks: list[Check] = []
-    with _counted(model) as passes, _bar(len(CHECKS), progress=progress) as advance:
+    with _counted(model) as passes, progress_bar(len(CHECKS), "check", shown=progress) as advance:
         for check in CHECKS:
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore", UserWarning
                 )  # zero gradients, random numbers: what checks say
                 checks.append(skipped(check, work.refused) if work.refused else check(work))
-            advance(checks[-1].name)
+            advance(check=checks[-1].name)
     setting = {
         "examples": len(x),
         "norm": repr(threat.norm),
@@ -142,21 +141,3 @@ def _counted(model: Model) -> Iterator[list[int]]:
     finally:
         if handle is not None:
             handle.remove()
-
-
-@contextmanager
-def _bar(total: int, *, progress: bool) -> Iterator[Callable[[str], None]]:
-    if not progress:
-        yield lambda _: None
-        return
-    try:
-        from tqdm import tqdm  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm, or progress=False") from error
-    with tqdm(total=total, unit="check") as bar:
-
-        def advance(name: str) -> None:
-            bar.set_postfix(check=name, refresh=False)
-            bar.update()
-
-        yield advance

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from advreg._core.files import written_whole
+from advreg._core.optional import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Whether an evaluation can be trusted: what `advreg.diagnose` returns. `print` it for the report.
+    """Result of `advreg.diagnose`: whether an evaluation can be trusted. `print` it for the report.
 
     Attributes:
         checks: All checks, in the order in which they were made.
@@ -143,7 +144,10 @@ class Diagnosis:
             ValueError: Other than three axes.
             ImportError: matplotlib is not installed.
         """
-        axes = _axes() if where is None or isinstance(where, (str, Path)) else tuple(where)
+        if where is None or isinstance(where, (str, Path)):
+            axes = new_axes((10.5, 3.4), (1, 1, 1.2))
+        else:
+            axes = tuple(where)
         if len(axes) != 3:
             raise ValueError(f"expected three axes, for steps, radius and attacks; got {len(axes)}")
         _curve(axes[0], self._found("steps"), "steps", "steps")
@@ -157,8 +161,8 @@ class Diagnosis:
         _bars(axes[2], {name: value for name, value in rivals.items() if math.isfinite(value)})
         axes[0].set_ylabel("mean gain")
         if isinstance(where, (str, Path)):
-            axes[0].figure.savefig(where, dpi=150)  # type: ignore[union-attr]  # _axes made a Figure
-        return axes
+            axes[0].figure.savefig(where, dpi=150)  # type: ignore[union-attr]  # new_axes made a Figure
+        return axes[0], axes[1], axes[2]
 
     def _found(self, name: str) -> Check | None:
         return next((check for check in self.checks if check.name == name), None)
@@ -168,20 +172,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _axes() -> tuple[Axes, Axes, Axes]:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError('figures need matplotlib: pip install "advreg[plot]"') from error
-    axes = Figure(figsize=(10.5, 3.4), layout="constrained").subplots(1, 3, width_ratios=(1, 1, 1.2))
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.25, linewidth=0.6)
-        ax.set_axisbelow(True)
-    first, second, third = axes
-    return first, second, third
 
 
 def _curve(ax: Axes, check: Check | None, key: str, label: str) -> None:

@@ -1,6 +1,7 @@
 """Evaluation: metrics of every head under attack, one row per example; resumable, and shared by processes."""
 
 from advreg._core.bootstrap import Interval, bootstrap
+from advreg._core.files import written_whole
 from advreg.evaluation._curves import evaluate, radius_curve
 from advreg.evaluation._jobs import Batches, Metrics
 from advreg.evaluation._table import Row, Table
@@ -14,4 +15,5 @@ __all__ = [
     "bootstrap",
     "evaluate",
     "radius_curve",
+    "written_whole",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from advreg._core.checks import one_per_example
 from advreg._core.fingerprint import describe, digest
+from advreg._core.optional import progress_bar
 from advreg._core.trees import map_tensors
 from advreg._core.types import Model, PerExample, Target
 from advreg.evaluation._journal import Entry, journalling, read_journals
@@ -34,7 +35,7 @@ Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 
 
 class Cell(NamedTuple):
-    """What the columns `attack` and `radius` of a row stand for.
+    """Cell of the table: an attack at a radius.
 
     `run` is None for clean inputs; it is told the threat, with this radius, where there is one.
     """
@@ -46,7 +47,7 @@ class Cell(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What `evaluate` and `radius_curve` have in common; see there."""
+    """Settings that `evaluate` and `radius_curve` have in common; see there."""
 
     groups: Sequence[str] | None
     journal: str | Path | None
@@ -126,7 +127,7 @@ class _Batch:
 
 
 class _Share(NamedTuple):
-    """What one process has: the digest of each batch, and the entries of its own batches."""
+    """Share of one process: the digest of each batch, and the entries of its own batches."""
 
     checks: dict[str, str]
     entries: dict[tuple[int, int], Entry]
@@ -165,7 +166,7 @@ class _Plan:
                         mine[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
                         if write is not None:
                             write(mine[job])
-                        step(self.jobs[job])
+                        step(attack=self.jobs[job].attack, radius=self.jobs[job].radius)
                 share.entries.update({(number, job): entry for job, entry in mine.items()})
         if missed := {number for number, _ in known if number >= len(share.checks)}:
             raise _other_data(journal, f"a batch {max(missed)}, and there are only {len(share.checks)} now")
@@ -210,27 +211,12 @@ class _Plan:
             for first in range(0, len(x), count)
         ]
 
-    @contextmanager
-    def _bar(
-        self, length: int | None, known: Iterable[tuple[int, int]], processes: Team
-    ) -> Iterator[Callable[[Cell], None]]:
+    def _bar(self, length: int | None, known: Iterable[tuple[int, int]], processes: Team) -> Any:
         """A function to call after each job; it moves the bar of the first process."""
-        if not self.settings.progress or processes.process != 0:
-            yield lambda _: None
-            return
-        try:
-            from tqdm import tqdm  # noqa: PLC0415 - an optional dependency
-        except ImportError as error:
-            raise ImportError("progress=True needs tqdm: pip install tqdm, or progress=False") from error
         total = None if length is None else -(-length // processes.size) * len(self.jobs)
         initial = sum(number % processes.size == 0 for number, _ in known)
-        with tqdm(total=total, initial=initial, unit="job") as bar:
-
-            def step(cell: Cell) -> None:
-                bar.set_postfix(attack=cell.attack, radius=cell.radius, refresh=False)
-                bar.update()
-
-            yield step
+        shown = self.settings.progress and processes.process == 0
+        return progress_bar(total, "job", shown=shown, initial=initial)
 
 
 def _columns(metrics: Metrics) -> list[tuple[str, str, PerExample]]:

@@ -1,17 +1,22 @@
-"""Metrics: Dice of masks and contours, point errors, detection measures. One number per example."""
+"""Metrics: Dice of masks and contours, point errors, `(output, target) -> (B,)`; detection measures.
+
+Shapes: masks are `(B, C, *spatial)`, contours and points `(B, K, 2)`, scores `(N,)`.
+"""
 
 from advreg.metrics._contours import contour_dice
-from advreg.metrics._detection import aupr, auroc, fpr_at_tpr
+from advreg.metrics._detection import Detection, aupr, auroc, detection, fpr_at_tpr, threshold
 from advreg.metrics._masks import Activation, decide, dice, mask_like, probabilities, soft_dice
 from advreg.metrics._points import point_error
 from advreg.metrics._rasterise import rasterise, soft_rasterise
 
 __all__ = [
     "Activation",
+    "Detection",
     "aupr",
     "auroc",
     "contour_dice",
     "decide",
+    "detection",
     "dice",
     "fpr_at_tpr",
     "mask_like",
@@ -20,4 +25,5 @@ __all__ = [
     "rasterise",
     "soft_dice",
     "soft_rasterise",
+    "threshold",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from advreg.metrics._masks import _dice
+from advreg.metrics._masks import mean_dice
 from advreg.metrics._rasterise import rasterise
 
 
@@ -30,4 +30,4 @@ def contour_dice(output: Tensor, target: Tensor, *, size: tuple[int, int]) -> Te
         Chen et al., Eq 14.
     """
     a, b = rasterise(output, size)[:, None], rasterise(target, size)[:, None]
-    return _dice(a.float(), b.float())
+    return mean_dice(a.float(), b.float())

@@ -49,7 +49,7 @@ def soft_dice(
         Chen et al., Eqs 2, 5 and 7.
     """
     mask, counted = mask_like(output, target, activation, ignore_index)
-    return _dice(probabilities(output, activation), mask.to(output.dtype), counted)
+    return mean_dice(probabilities(output, activation), mask.to(output.dtype), counted)
 
 
 def dice(
@@ -77,7 +77,7 @@ def dice(
     """
     mask, counted = mask_like(output, target, activation, ignore_index)
     wide = torch.promote_types(output.dtype, torch.float32)
-    return _dice(decide(output, activation).to(wide), (mask > 0.5).to(wide), counted)
+    return mean_dice(decide(output, activation).to(wide), (mask > 0.5).to(wide), counted)
 
 
 def probabilities(output: Tensor, activation: Activation) -> Tensor:
@@ -143,7 +143,7 @@ def _check_range(target: Tensor, top: int, numbers: bool, counted: Tensor | None
         raise ValueError(f"target values must lie in [0, {top}]; got [{low:.6g}, {high:.6g}]: {remedy}")
 
 
-def _dice(a: Tensor, b: Tensor, counted: Tensor | None = None) -> Tensor:
+def mean_dice(a: Tensor, b: Tensor, counted: Tensor | None = None) -> Tensor:
     if counted is not None:
         a, b = torch.where(counted, a, 0), torch.where(counted, b, 0)
     overlap, total = (a * b).flatten(2).sum(2), a.flatten(2).sum(2) + b.flatten(2).sum(2)

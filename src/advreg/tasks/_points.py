@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advreg.metrics import point_error
-from advreg.tasks._task import Task, _smooth
+from advreg.tasks._task import Task, smooth_members
 
 
 def points() -> Task:
@@ -14,4 +14,4 @@ def points() -> Task:
         >>> points().worse
         'higher'
     """
-    return Task(point_error, "higher", _smooth(point_error, "distance"))
+    return Task(point_error, "higher", smooth_members(point_error, "distance"))

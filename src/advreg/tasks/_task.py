@@ -12,7 +12,7 @@ from advreg.metrics import point_error
 from advreg.objectives import J_IND_reg, absolute_error, negate
 from advreg.rules import Adaptive, Decayed, Rule, Shrinking, Steepest
 
-_PLAIN = Decayed(Steepest(2.0))  # signs that begin at two radii and shrink to nothing: no size to choose
+PLAIN = Decayed(Steepest(2.0))  # signs that begin at two radii and shrink to nothing: no size to choose
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Member:
 
     name: str
     objective: PerExample
-    rule: Rule[Any] = _PLAIN
+    rule: Rule[Any] = PLAIN
     schedule: Callable[[float], float] | None = None
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a head is for: a metric, which way it is worse, and the attacks on it, the strongest first.
+    """Task of a head: a metric, which way it is worse, and the attacks on it, the strongest first.
 
     Args:
         metric: `(head of output, head of target) -> (B,)`; it need not be differentiable.
@@ -63,7 +63,7 @@ class Task:
             raise ValueError(f"worse must be 'lower' or 'higher'; got {self.worse!r}")
         if not self.members:
             damage = self.metric if self.worse == "higher" else negate(self.metric)
-            object.__setattr__(self, "members", _smooth(damage, "metric"))
+            object.__setattr__(self, "members", smooth_members(damage, "metric"))
         if math.isnan(self.worst):
             object.__setattr__(self, "worst", self.sign * math.inf)
 
@@ -73,12 +73,12 @@ class Task:
         return 1 if self.worse == "higher" else -1
 
 
-def _smooth(error: PerExample, name: str) -> tuple[Member, ...]:
+def smooth_members(error: PerExample, name: str) -> tuple[Member, ...]:
     """Attacks on an error that has a gradient of its own."""
     members = (
         Member(name, error, Decayed(Steepest(1.0)), Shrinking(((0.3, 1.5),))),
         Member(f"APGD, {name}, shrinking radius", error, Adaptive(), Shrinking()),
-        Member(f"{name}, long steps", error, _PLAIN, Shrinking(((0.3, 2.0),))),
+        Member(f"{name}, long steps", error, PLAIN, Shrinking(((0.3, 2.0),))),
         Member(f"APGD, {name}", error, Adaptive()),
     )
     if error is not point_error:
@@ -86,5 +86,5 @@ def _smooth(error: PerExample, name: str) -> tuple[Member, ...]:
     return (
         *members,
         Member("absolute differences", absolute_error),
-        Member("squares, shrinking radius", J_IND_reg, _PLAIN, Shrinking()),
+        Member("squares, shrinking radius", J_IND_reg, PLAIN, Shrinking()),
     )
