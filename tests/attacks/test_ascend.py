@@ -5,6 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import batch, two_heads
 from scipy.optimize import brentq
 
@@ -194,17 +196,87 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_nothing_is_evaluated_before_it_is_asked_for():
+def test_each_point_is_evaluated_once_and_the_last_of_so_many_steps_not_at_all():
     calls = []
 
     def function(x):
-        calls.append(x.requires_grad)
-        return x.square().flatten(1).sum(1)
+        calls.append(x)
+        return x.square().flatten(1).sum(1), 2 * x
 
-    climb = ascend(function, torch.full((2, 3), 0.5), threat=Threat(linf, 0.3), rule=Steepest(0.5))
-    points = list(islice(climb, 3))
-    assert calls == [True] * 2  # the third point has been reached, not looked at
-    assert torch.equal(points[2].value, points[2].x.square().sum(1))
-    assert torch.equal(points[2].value, points[2].x.square().sum(1))
-    assert len(calls) == 3
-    assert not points[0].value.requires_grad
+    shape = {"threat": Threat(linf, 0.3), "rule": Steepest(0.5)}
+    climb = ascend(function, torch.full((2, 3), 0.5), **shape)
+    assert not calls  # nothing is evaluated before it is asked for
+    endless = list(islice(climb, 7))
+    assert len(calls) == 7
+    points = list(ascend(function, torch.full((2, 3), 0.5), steps=6, **shape))
+    assert len(calls) == 7 + 6
+    for number, (ours, theirs) in enumerate(zip(points, endless, strict=True)):
+        assert ours.step == theirs.step == number
+        assert torch.equal(ours.x, theirs.x)
+    assert (points[-1].value, points[-1].gradient) == (None, None)
+    for point in points[:-1]:
+        assert torch.equal(point.value, point.x.square().sum(1))
+        assert torch.equal(point.gradient, 2 * point.x)
+
+
+def test_no_steps_give_the_start_alone():
+    (only,) = ascend(no_function, torch.full((1, 2), 0.5), threat=Threat(linf, 0.1), rule=Adaptive(), steps=0)
+    assert only.step == 0
+    assert only.value is None
+    assert torch.equal(only.x, torch.full((1, 2), 0.5))
+
+
+def no_function(x):
+    raise AssertionError("nobody asked")
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3), st.integers(0, 4), st.sampled_from(RULES))
+def test_examples_that_are_sent_away_leave_the_others_as_they_were(keep, when, rule):
+    w = torch.tensor([[1.0, -2.0], [3.0, 0.5], [-1.0, 1.0]], dtype=torch.float64)
+    centre = torch.tensor([[0.2, 0.9], [0.5, 0.5], [0.4, 0.1]], dtype=torch.float64)
+    threat = Threat(linf, torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
+    keep, left = torch.tensor(keep), w
+
+    def function(x):
+        return (left * x.square()).sum(1), 2 * left * x
+
+    shape = {"threat": threat, "rule": rule, "steps": 5}
+    whole = [point.x for point in ascend(function, centre, **shape)]
+    climb, sent, xs = ascend(function, centre, **shape), None, []
+    for step in range(6):
+        point = climb.send(sent)
+        xs.append(point.x)
+        sent = keep if step == when else None
+        left = left[keep] if step == when else left
+    for step, (ours, theirs) in enumerate(zip(xs, whole, strict=True)):
+        assert torch.equal(ours, theirs if step <= when else theirs[keep])
+
+
+def test_several_columns_are_joined_as_unit_gradients():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 4, 6, dtype=torch.float64, generator=g)
+    x = torch.randn(4, 6, dtype=torch.float64, generator=g)
+
+    def columns(point):
+        return torch.stack([(a * point).sum(1), 1e6 * (b * point.square()).sum(1), 0 * point.sum(1)], 1)
+
+    value, gradient = value_and_gradient(columns, (2.0, -0.5, 3.0))(x)
+    slope = 2 * b * x
+    expected = 2.0 * a / a.norm(dim=1, keepdim=True) - 0.5 * slope / slope.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(value, 2.0 * (a * x).sum(1) - 5e5 * (b * x.square()).sum(1))
+
+
+def test_a_functions_gradient_is_that_of_finite_differences():
+    model, (x, y) = two_heads(dtype=torch.float64), batch(3, dtype=torch.float64)
+    function = value_and_gradient(lambda x: on("mask", J_IND_seg)(model(x), y))
+    _, gradient = function(x)
+    d = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (up, _), (down, _) = function(x + 1e-5 * d), function(x - 1e-5 * d)
+    torch.testing.assert_close((gradient * d).flatten(1).sum(1), (up - down) / 2e-5, rtol=1e-6, atol=1e-9)
+
+
+def test_a_function_that_gives_no_gradient_is_refused():
+    climb = ascend(lambda x: x.sum(1), torch.full((2, 3), 0.5), threat=Threat(linf, 0.1), rule=Steepest())
+    with pytest.raises(TypeError, match="value_and_gradient"):
+        next(climb)

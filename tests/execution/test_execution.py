@@ -1,12 +1,12 @@
-"""How the network is run during an attack: memory layout, compilation, checkpoints. Results are the same."""
+"""How the network is run: layout, compilation, the same memory each time. Results are the same."""
 
 import subprocess
 import sys
-from functools import partial
 
 import pytest
 import torch
-from networks import TwoHeads, batch, two_heads
+from networks import batch, two_heads
+from networks.deep import Block, Deep
 from torch import nn
 
 from advreg import (
@@ -22,104 +22,9 @@ from advreg import (
     ood_attack,
     pgd_attack,
 )
-from advreg.execution._memory import checkpointed
 from advreg.rules import Adaptive
 
 OPTIONS = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 4}
-
-
-class Block(nn.Module):
-    """Keeps much more than its input."""
-
-    def __init__(self):
-        super().__init__()
-        self.inside = nn.Sequential(
-            *(nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.Tanh()) for _ in range(5))
-        )
-
-    def forward(self, x, scale=1.0):
-        return x + scale * self.inside(x)
-
-
-class Deep(TwoHeads):
-    def __init__(self, *, nested=False):
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            super().__init__()
-            self.blocks = nn.ModuleList(nn.Sequential(Block()) if nested else Block() for _ in range(4))
-            self.unread = Block()
-
-    def forward(self, x):
-        code = self.encoder(x)
-        for block in self.blocks:
-            code = block(code)
-        return {"contour": self.contour(code.flatten(1)), "mask": self.mask(code), "more": self.unread(code)}
-
-
-def saved(model, x):
-    """Bytes of what a forward pass keeps for the backward pass, the parameters apart."""
-    held, own = {}, {parameter.data_ptr() for parameter in model.parameters()}
-
-    def pack(tensor):
-        if tensor.data_ptr() not in own:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model(x.requires_grad_())["mask"].sum()
-    return sum(held.values())
-
-
-@pytest.mark.parametrize("kinds", [(Block,), (Block, nn.Sequential), (nn.Sequential,)])
-@pytest.mark.parametrize("prune", [True, False])
-def test_checkpoints_change_nothing_but_memory(kinds, prune, recwarn):
-    model, (x, y) = Deep().eval(), batch(3)
-    calls = []
-    model.blocks[0].inside[0][0].register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    attacks = [
-        partial(pgd_attack, model, x, y, execution=Execution(prune=prune, checkpoint=kind), **OPTIONS)
-        for kind in ((), kinds)
-    ]
-    for attack in attacks:
-        attack()  # which cuts the model
-    calls.clear()
-    expected = attacks[0]()
-    once = len(calls)
-    calls.clear()
-    found = attacks[1]()
-    assert torch.equal(found.x, expected.x)
-    assert torch.equal(found.value, expected.value)
-    assert len(calls) == once + OPTIONS["steps"]  # each gradient computed the block once more
-    assert all("forward" not in vars(module) for module in model.modules())
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_checkpoints_keep_less(nested):
-    model, (x, _) = Deep(nested=nested).eval(), batch(3)
-    whole = saved(model, x)
-    with checkpointed(model, (Block, nn.Sequential)):
-        assert saved(model, x) < 0.4 * whole
-    assert saved(model, x) == whole
-
-
-def test_checkpoints_are_taken_back_when_something_raises():
-    model, own = Deep(), lambda x: x
-    model.blocks[1].forward = own
-    with pytest.raises(TypeError, match="unexpected keyword"), checkpointed(model, (Block,)):
-        model.blocks[1](torch.ones(2), wrong=model.blocks[1].forward is own)
-    assert [name for name, module in model.named_modules() if "forward" in vars(module)] == ["blocks.1"]
-    assert model.blocks[1].forward is own
-
-
-def test_checkpoints_need_modules():
-    x, y = batch(2)
-    with pytest.raises(
-        ValueError, match=r"submodules of LSTM, GRU to checkpoint; got a TwoHeads with Conv2d, Gr"
-    ):
-        pgd_attack(two_heads(), x, y, execution=Execution(checkpoint=(nn.LSTM, nn.GRU)), **OPTIONS)
-    with pytest.raises(ValueError, match="got a function with no submodules"):
-        pgd_attack(lambda x: {"mask": x}, x, y, execution=Execution(checkpoint=(nn.GRU,)), **OPTIONS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])

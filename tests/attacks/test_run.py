@@ -1,4 +1,4 @@
-"""What an attack keeps when another function judges it, and objectives of several heads or several forms."""
+"""The loop of every attack: what is kept when a judge decides, and objectives of several heads or forms."""
 
 import math
 
@@ -28,10 +28,20 @@ from advreg.objectives import SegPGD, SharpenedDice, Within, cross_entropy, norm
 from advreg.rules import Adaptive, Shrinking
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
+
+
 HARD = negate(on("mask", dice))
+
+
 POINTS = on("contour", point_error)
+
+
 THREAT = Threat(linf, 0.1)
+
+
 DOUBLE = {"dtype": torch.float64}
+
+
 OPTIONS = {"objective": SEG, "threat": THREAT, "rule": Steepest(0.7), "steps": 9}
 
 
@@ -224,7 +234,7 @@ def test_each_step_ascends_the_form_of_its_share(wrap):
     objective = wrap((1.0, recording)) if wrap is normalised else wrap(recording)
     options = OPTIONS | {"objective": objective, "restarts": 2, "execution": Execution(micro_batch=3)}
     pgd_attack(model, x, y, judge=HARD, **options)
-    assert recording.asked == 2 * [step / 9 for step in range(10)]
+    assert recording.asked == 2 * [step / 9 for step in range(9)]
 
 
 @pytest.mark.parametrize("random_start", [True, False])

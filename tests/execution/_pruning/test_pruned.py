@@ -26,8 +26,6 @@ from advreg import J_IND_reg, Threat, linf, on, pgd_attack
 from advreg.execution import pruned
 from advreg.execution._pruning import _pruned
 
-# When it gives up
-
 
 def certain(x):
     assert isinstance(x, torch.Tensor), "expected a tensor"
@@ -87,9 +85,6 @@ def test_buffers_that_a_module_in_training_changes_stay_in_the_cut():
     before = model.odd.calls.clone()
     part(x)
     assert model.odd.calls == before + 1
-
-
-# Hooks
 
 
 def count(calls):
@@ -157,9 +152,6 @@ def test_hooks_on_all_modules_leave_it_alone():
     assert pruned(model, ["mask"], x) is not model
 
 
-# Left alone, silently
-
-
 def test_other_callables_wrappers_and_heads_that_are_not_there():
     model, x = Net(), images()
     assert pruned(torch.sin, ["mask"], x) is torch.sin
@@ -193,9 +185,6 @@ def test_a_model_that_declares_its_heads_is_asked():
     part = pruned(Declares(), ["mask"], images())
     assert set(part(images())) == {"mask"}
     assert part.keywords == {"heads": ("mask",)}
-
-
-# Looking up
 
 
 def test_a_cut_is_made_once_and_again_after_surgery(monkeypatch):

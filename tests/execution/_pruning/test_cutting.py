@@ -233,9 +233,6 @@ def test_checkpoints_stay_checkpoints(monkeypatch):
     assert len(runs) == 2  # once more in the backward pass
 
 
-# A module that cannot be gone through is run as it is
-
-
 def scripted():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates it
