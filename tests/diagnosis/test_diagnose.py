@@ -75,8 +75,8 @@ def test_progress_needs_tqdm(monkeypatch):
     shown, options = [], {"objective": CONTOUR, "threat": Threat(linf, 0.1), **TINY}
 
     class Bar:
-        def __init__(self, total, unit):
-            assert (total, unit) == (len(CHECKS), "check")
+        def __init__(self, total, initial, unit):
+            assert (total, initial, unit) == (len(CHECKS), 0, "check")
 
         def __enter__(self):
             return self
@@ -84,8 +84,8 @@ def test_progress_needs_tqdm(monkeypatch):
         def __exit__(self, *_):
             return None
 
-        def set_postfix(self, check, refresh):
-            shown.append(check)
+        def set_postfix(self, told, refresh):
+            shown.append(told["check"])
 
         def update(self):
             pass
