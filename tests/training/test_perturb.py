@@ -91,7 +91,7 @@ def test_it_costs_its_steps_and_not_a_pass_more(steps, execution):
     )
     assert sum(model.sizes) == 4 * steps
     assert set(model.sizes) <= {execution.micro_batch or 4}
-    whole = Adversary(SEG, THREAT, Adaptive(), steps)(two_heads(), x, y, Keys(0, torch.arange(4)))
+    whole = Adversary(SEG, THREAT, Adaptive(), steps)(two_heads(), x, y, keys)
     torch.testing.assert_close(moved, whole, rtol=0, atol=1e-6)
 
 
