@@ -86,9 +86,8 @@ class Fixed:
 @pytest.mark.parametrize("execution", [Execution(prune=False), Execution(prune=False, micro_batch=2)])
 def test_it_costs_its_steps_and_not_a_pass_more(steps, execution):
     model, (x, y) = Sizes().eval(), batch(4)
-    moved = Adversary(SEG, THREAT, Adaptive(), steps, execution=execution)(
-        model, x, y, Keys(0, torch.arange(4))
-    )
+    keys = Keys(0, torch.arange(4))
+    moved = Adversary(SEG, THREAT, Adaptive(), steps, execution=execution)(model, x, y, keys)
     assert sum(model.sizes) == 4 * steps
     assert set(model.sizes) <= {execution.micro_batch or 4}
     whole = Adversary(SEG, THREAT, Adaptive(), steps)(two_heads(), x, y, keys)
