@@ -1,5 +1,5 @@
-"""Run ``lumbar-disk`` as ``python -m lumbar_disk``."""
+"""Run `lumbar-disk` as `python -m lumbar_disk`."""
 
-from .cli import app
+from lumbar_disk.cli import app
 
 app(prog_name="lumbar-disk")

@@ -22,16 +22,16 @@ from tqdm import tqdm
 from advreg import Adamax, Threat, contour_dice, dice, linf, pgd_attack, point_error
 
 from . import figures, spider
-from .augment import Stream
-from .discs import Discs, Heads
-from .files import write
-from .models import CLEAN, OBJECTIVES, network
-from .prepare import Prepared, build
-from .recipes import Recipe
-from .shapes import ShapeModel
-from .sources import Options
-from .train import Batch, fit
-from .unet import UNet
+from lumbar_disk.virtual import Stream
+from lumbar_disk.data import Discs, Heads
+from lumbar_disk._core.files import write
+from lumbar_disk.study import CLEAN, OBJECTIVES, network
+from lumbar_disk.data import Prepared, build
+from lumbar_disk.study import Recipe
+from lumbar_disk.virtual import ShapeModel
+from lumbar_disk.data import Options
+from lumbar_disk.network import Batch, fit
+from lumbar_disk.network import UNet
 
 MODES = 10  # of the shape model: the paper's SSM-P10; of few discs as many as they vary in
 COLUMNS = ("radius", "point_error_px", "contour_dice", "mask_dice")
@@ -44,7 +44,7 @@ class Attacked:
     """The test set under attack on one head at one radius.
 
     Attributes:
-        x: ``(N, 1, S, S)`` adversarial images; at radius 0 the clean ones.
+        x: `(N, 1, S, S)` adversarial images; at radius 0 the clean ones.
         output: The network's answers to them, both heads.
     """
 
@@ -130,7 +130,7 @@ def attack(
 
 
 def table(found: dict[tuple[float, str], Attacked], test: Discs, radii: Sequence[float]) -> tuple[Row, ...]:
-    """Return one row per radius, means over the test discs: `COLUMNS`, the paper's Eqs (13) to (15)."""
+    """One row per radius, means over the test discs: `COLUMNS`, the paper's Eqs (13) to (15)."""
     size = (test.images.shape[-2], test.images.shape[-1])
     rows = []
     for radius in radii:
@@ -150,7 +150,7 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
     """Train, attack, and write table, summary, weights and figures.
 
     Args:
-        recipe: The recipe that ``data`` was loaded with.
+        recipe: The recipe that `data` was loaded with.
         data: The split data.
         out: The folder to write to; made if it is not there. Files of an earlier run are replaced, each at
             once.
@@ -212,7 +212,7 @@ def layout(report: Report, recipe: Recipe, split: Prepared) -> Table:
 def _worst(
     net: UNet, test: Discs, places: torch.Tensor, radius: float, head: str, recipe: Recipe
 ) -> torch.Tensor:
-    """Return the adversarial images of some of the test discs."""
+    """The adversarial images of some of the test discs."""
     some = test.take(places.tolist())
     if radius == 0:
         return some.images

@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 
 from advreg import contour_dice, dice
 
-from .augment import Samples
-from .discs import Discs, Heads
-from .shapes import ShapeModel
+from lumbar_disk.virtual import Samples
+from lumbar_disk.data import Discs, Heads
+from lumbar_disk.virtual import ShapeModel
 
 TRUTH, ANSWER = "red", "lime"
 
 
 class Attacked(Protocol):
-    """Adversarial images ``x`` ``(N, 1, S, S)`` and the network's ``output`` for them."""
+    """Adversarial images `x` `(N, 1, S, S)` and the network's `output` for them."""
 
     @property
     def x(self) -> torch.Tensor:
@@ -175,11 +175,11 @@ def _attack_row(
 
 
 def closed(axes: Axes, contour: torch.Tensor, colour: str, style: str = "-") -> None:
-    """Draw a closed contour ``(K, 2)``."""
+    """Draw a closed contour `(K, 2)`."""
     x, y = torch.cat([contour, contour[:1]]).numpy().T
     axes.plot(x, y, color=colour, linewidth=1.3, linestyle=style)
 
 
 def frame(axes: Axes, size: tuple[int, int]) -> None:
-    """Show exactly the pixels of an image of ``size``, without ticks."""
+    """Show exactly the pixels of an image of `size`, without ticks."""
     axes.set(xticks=[], yticks=[], xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5), aspect="equal")
