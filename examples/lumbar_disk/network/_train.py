@@ -1,4 +1,4 @@
-"""Train a network: Adamax, a loss of (model, x, y), and checkpoints that make a kill harmless. One loop.
+"""Training of a network: Adamax, a loss of (model, x, y), and checkpoints against kills. One loop.
 
 Batch and loss are functions of the step, and chance belongs to the sample, so a run that goes on from a
 checkpoint takes the very steps that it would have taken; there is no generator whose state could be lost.
@@ -9,19 +9,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from advreg import soft_dice
 from advreg.training import AdversarialLoss
-
-from lumbar_disk.data import Heads
 from lumbar_disk._core.files import differences, write
+from lumbar_disk._core.sharing import first, place
+from lumbar_disk.data import Heads
 
 Batch = tuple[Tensor, Heads, Tensor]  # images, what the network should answer, each sample's place
 
@@ -104,7 +105,7 @@ class Checkpoint:
             "step": step,
             "seconds": seconds,
         }
-        write(self.path, lambda path: torch.save(state, path))
+        write(self.path, partial(torch.save, state))
 
 
 def fit(
@@ -150,13 +151,11 @@ def fit(
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps}.")
     optimiser = torch.optim.Adamax(net.parameters(), lr=lr)
-    first, before = checkpoint.load(net, optimiser) if checkpoint else (0, 0.0)
-    together = distributed.is_initialized() and distributed.get_world_size() > 1
-    model = nn.parallel.DistributedDataParallel(net) if together else net
-    writes = checkpoint is not None and not (together and distributed.get_rank())
+    begun, before = checkpoint.load(net, optimiser) if checkpoint else (0, 0.0)
+    model = nn.parallel.DistributedDataParallel(net) if place()[1] > 1 else net
     net.train()
     began = saved = time.perf_counter()
-    with tqdm(range(first, steps), name, steps, initial=first, unit="step", disable=not progress) as bar:
+    with tqdm(range(begun, steps), name, steps, initial=begun, unit="step", disable=not progress) as bar:
         for step in bar:
             x, y, index = batch(step)
             with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -174,7 +173,7 @@ def fit(
             if step % 10 == 0:
                 bar.set_postfix({part: f"{value.item():.2f}" for part, value in parts.items()})
             now = time.perf_counter()
-            if checkpoint and writes and (step + 1 == steps or now - saved > checkpoint.every):
+            if checkpoint and first() and (step + 1 == steps or now - saved > checkpoint.every):
                 checkpoint.save(net, optimiser, step + 1, before + now - began)
                 saved = now
     net.eval()

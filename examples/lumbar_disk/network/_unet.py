@@ -1,4 +1,4 @@
-"""The paper's network: a ResNet-18-like encoder, a contour head on its code, a U-net decoder (Fig. 3).
+"""Network of the paper: a ResNet-18-like encoder, a contour head on its code, a U-net decoder (Fig. 3).
 
 What the paper leaves open follows the study's released code (every layer's size, group counts); what both
 leave open is settled here: LeakyReLU's slope is torch's 0.01; the first two transposed convolutions keep,
@@ -15,8 +15,7 @@ from math import gcd
 import torch
 from torch import nn
 
-from lumbar_disk.data import Heads
-from lumbar_disk.data import POINTS
+from lumbar_disk.data import POINTS, Heads
 
 HEADS = ("contour", "mask")
 
@@ -130,6 +129,13 @@ class UNet(nn.Module):
                 y = self.ups[i](y)
         logits: torch.Tensor = self.mask(y)
         return logits
+
+
+def untrained(width: int, size: int, seed: int, *, reconstruction: bool = False) -> UNet:
+    """An untrained network; the seed decides its weights, torch's global state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet(width, size, reconstruction=reconstruction)
 
 
 class Block(nn.Module):

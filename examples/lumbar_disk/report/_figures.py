@@ -55,15 +55,6 @@ OUTPUTS = {8: "contour", 9: "mask"}  # Figs 8 and 9 by the head that is attacked
 SHOWN = ("P10_std", "P10_rand", "P10_adv_rs")
 
 
-GROUND, INK = "#ffffff", "#1f2328"
-COLOURS = ("#0067a5", "#c24a00", "#00795a", "#3d9fd8", "#b98200", "#b0508c")  # of a figure's curves
-_DARK = {
-    GROUND: "#16191d",
-    INK: "#d6dae0",
-    **dict(zip(COLOURS, ("#56a9e8", "#f0854a", "#35c49b", "#9ad0f5", "#eec55a", "#e59ac8"), strict=True)),
-}
-
-
 def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
     """Draw Fig. 4, 5, 6 or 7: the three measures against the radius, ours and the paper's.
 
@@ -100,11 +91,6 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, however often it is saved
     return figure
-
-
-def darkened(svg: bytes) -> bytes:
-    """Fig. 4, 5, 6 or 7, saved as SVG, for a dark page."""
-    return re.sub("|".join(_DARK), lambda found: _DARK[found[0]], svg.decode()).encode()
 
 
 def output_figure(number: int, examples: Mapping[str, Examples], *, tall: bool = False) -> Figure:
@@ -223,20 +209,6 @@ def _line(name: str, values: Mapping[float, float]) -> str:
 def _named(radius: float) -> str:
     """A radius as a heading."""
     return "clean" if radius == 0 else f"Linf {radius:g}"
-
-
-def inked(ink: str, ground: str) -> dict[Any, str]:
-    """Matplotlib's settings for the colours of writing and ground."""
-    inks = (
-        "text.color",
-        "axes.edgecolor",
-        "axes.labelcolor",
-        "axes.titlecolor",
-        "xtick.color",
-        "ytick.color",
-    )
-    grounds = ("figure.facecolor", "axes.facecolor")
-    return dict.fromkeys((*inks, "grid.color"), ink) | dict.fromkeys(grounds, ground)
 
 
 def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], list[Path]]:

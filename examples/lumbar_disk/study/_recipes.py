@@ -1,65 +1,17 @@
-"""Frozen, complete configurations: a variant edits one with `dataclasses.replace`."""
+"""Recipes of the study: frozen, complete configurations; a variant edits one with `dataclasses.replace`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lumbar_disk.virtual import KernelName
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides a demo's numbers.
-
-    Attributes:
-        patients: How many phantoms to draw; None reads every patient of the SPIDER folder.
-        test_patients: How many patients to keep for the test.
-        size: Side of a crop in pixels; the paper's is 128.
-        width: The network's width; the paper's is 64.
-        steps: Training steps.
-        batch: Discs per training step, and per attack.
-        lr: Adamax's learning rate; the paper's is 0.001.
-        radii: Linf radii of the attack, ascending, 0 first: the clean images.
-        attack_steps: Steps of each attack; the paper takes 100.
-        seed: Decides the phantoms, the split, the training and the attacks' random starts.
-    """
-
-    patients: int | None
-    test_patients: int
-    size: int
-    width: int
-    steps: int
-    batch: int
-    lr: float
-    radii: tuple[float, ...]
-    attack_steps: int
-    seed: int
-
-
-def phantom_recipe() -> Recipe:
-    """The demo on synthetic patients: under three minutes on two cores."""
-    return Recipe(
-        patients=54,
-        test_patients=6,
-        size=128,
-        width=16,
-        steps=600,
-        batch=16,
-        lr=0.001,
-        radii=(0.0, 0.01, 0.03, 0.07),
-        attack_steps=100,
-        seed=0,
-    )
-
-
-def spider_recipe() -> Recipe:
-    """The demo on real patients; its settings were chosen on held-out training patients alone."""
-    return replace(phantom_recipe(), patients=None, steps=4000)
-
-
-R = TypeVar("R", bound="StudyRecipe")
+R = TypeVar("R", bound="DataclassInstance")
 
 KINDS = ("std", "rand", "adv_r", "adv_s", "adv_rs")
 COMPONENTS = (3, 5, 10)
@@ -140,12 +92,12 @@ class StudyRecipe:
         return self.batches * (self.std_epochs if start_of(name) is None else self.epochs)
 
 
-def paper() -> StudyRecipe:
+def paper_recipe() -> StudyRecipe:
     """The study as published: for a GPU."""
     return StudyRecipe(precision="bfloat16")
 
 
-def small() -> StudyRecipe:
+def small_recipe() -> StudyRecipe:
     """The study with smaller images, a narrower network and fewer steps, for two CPU cores."""
     return StudyRecipe(
         size=64,
@@ -163,10 +115,10 @@ def small() -> StudyRecipe:
     )
 
 
-def smoke() -> StudyRecipe:
+def smoke_recipe() -> StudyRecipe:
     """The study's every part on two models, for a test."""
     return replace(
-        small(),
+        small_recipe(),
         models=("P10_std", "P10_adv_rs"),
         width=2,
         batch=8,
@@ -180,7 +132,7 @@ def smoke() -> StudyRecipe:
     )
 
 
-SIZES = {"smoke": smoke, "small": small, "paper": paper}
+SIZES = {"smoke": smoke_recipe, "small": small_recipe, "paper": paper_recipe}
 
 
 def components_of(name: str) -> int:
@@ -214,54 +166,23 @@ def start_of(name: str) -> str | None:
     return None if name == start else start
 
 
-@dataclass(frozen=True)
-class OODRecipe(StudyRecipe):
-    """What decides the out-of-distribution study: three models, and the attacks on them.
-
-    Attributes:
-        ood_radius: L2 radius around the starting image; the paper's 40 is for 128 pixels.
-        ood_steps: Steps; the paper takes 4000.
-        ood_alpha: Adamax's learning rate, in intensities.
-        ood_weight: Of a detector's score, over its deviation on the training discs, in the aware attacks.
-        contour_within: Mean distance, in pixels, at which the contours count as matched.
-        mask_within: Dice at which the masks do.
-    """
-
-    models: tuple[str, ...] = ("P10_std", "P10_std_rec", "P10_adv_rs_rec")
-    ood_radius: float = 40.0
-    ood_steps: int = 4000
-    ood_alpha: float = 0.01
-    ood_weight: float = 1.0
-    contour_within: float = 0.1
-    mask_within: float = 0.995
-
-
-def ood(size: str) -> OODRecipe:
-    """The out-of-distribution study in one of the three sizes; its training is the fifteen models'."""
-    base = {field.name: getattr(SIZES[size](), field.name) for field in fields(StudyRecipe)}
-    attack: dict[str, Any] = {
-        "smoke": {"ood_radius": 20.0, "ood_steps": 10},
-        "small": {"ood_radius": 20.0, "ood_steps": 400},
-        "paper": {},
-    }[size]
-    return OODRecipe(**{**base, "models": OODRecipe.models, **attack})
-
-
-def edited(recipe: R, settings: Iterable[str]) -> R:
+def edited(recipe: R, settings: Iterable[str], *others: DataclassInstance) -> R:
     """Change fields of a recipe by text, as on a command line.
 
     Args:
         recipe: The recipe.
         settings: `name=value` each; a tuple's values are separated by commas.
+        others: Recipes that the settings are for as well; their fields are left to them.
 
     Raises:
         ValueError: If there is no such field, or the value is not of its kind.
 
     Example:
-        >>> edited(small(), ["width=16", "radii=0,0.03", "stored=no"]).radii
+        >>> edited(small_recipe(), ["width=16", "radii=0,0.03", "stored=no"]).radii
         (0.0, 0.03)
     """
-    known = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    own = [field.name for field in fields(recipe)]
+    known = {field.name: getattr(one, field.name) for one in (recipe, *others) for field in fields(one)}
     changes: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -269,6 +190,8 @@ def edited(recipe: R, settings: Iterable[str]) -> R:
             raise ValueError(
                 f"expected name=value, a field of the recipe; got {setting!r}. Fields: {', '.join(known)}."
             )
+        if name not in own:
+            continue
         try:
             changes[name] = _parsed(text, known[name])
         except ValueError:

@@ -1,4 +1,4 @@
-"""The fifteen models: trained, evaluated at every radius, and reported (the paper's section 3.1).
+"""Run of the study: models trained and evaluated in a folder that several processes may share.
 
 A results folder holds `study.json`, which says what it was made with, one folder per model, and the report.
 Whatever is there is complete and is not made again; several processes, on one machine or many, may work on
@@ -15,35 +15,88 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import distributed
 
-from . import models, sharing, train
-from lumbar_disk.virtual import Stream
+from lumbar_disk._core import sharing
 from lumbar_disk._core.files import differences, write
-from lumbar_disk.data import Prepared, load, prepare
+from lumbar_disk.data import Options, Prepared, load, prepare
+from lumbar_disk.network import Checkpoint, UNet, fit, untrained
+from lumbar_disk.study._evaluation import Evaluation
+from lumbar_disk.study._model import batches, criterion
 from lumbar_disk.study._recipes import StudyRecipe, components_of, reconstructs, start_of
-from lumbar_disk.virtual import ShapeModel
-from lumbar_disk.data import Options
-from lumbar_disk.virtual import Stored, generate
-from lumbar_disk.network import UNet
+from lumbar_disk.virtual import ShapeModel, Stored, Stream, generate
 
 PAUSE = 2.0  # seconds between two looks at what the others are doing
+SHOWN = 2  # test discs whose adversarial images are kept for Figs 8 and 9
+
+
+class Work(Protocol):
+    """Work of a study beside the training of its models: how each is evaluated, and what decides that."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """Its own settings, as JSON holds them; they stand with the recipe's, and decide its numbers."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What else decides its numbers, as JSON holds it."""
+
+    def about(self) -> Mapping[str, Any]:
+        """What `study.json` says of it beside the settings."""
+
+    def evaluate(self, net: UNet, study: Study, folder: Path) -> None:
+        """Measure a trained network; write `table.csv` and `examples.npz` into its folder.
+
+        Every process of a run calls it. What is kept in `folder / "journal"` until then is removed
+        afterwards.
+        """
+
+
+@dataclass(frozen=True)
+class RobustnessWork:
+    """Work of the fifteen models: each head attacked at every radius of the recipe (section 3.1)."""
+
+    def settings(self) -> Mapping[str, Any]:
+        """None beside the recipe's."""
+        return {}
+
+    def identity(self) -> Mapping[str, Any]:
+        """Nothing beside recipe and data."""
+        return {}
+
+    def about(self) -> Mapping[str, Any]:
+        """Nothing beside recipe and data."""
+        return {}
+
+    def evaluate(self, net: UNet, study: Study, folder: Path) -> None:
+        """Write the table, and the images of a few discs under attack."""
+        recipe, test = study.recipe, study.data.test
+        evaluation = Evaluation(recipe.radii, recipe.eval_steps, recipe.eval_batch, recipe.seed)
+        table = evaluation.table(
+            net, test, device=study.device, journal=folder / "journal", progress=study.progress
+        )
+        if sharing.first():
+            places = [(2 * i + 1) * len(test) // (2 * SHOWN) for i in range(SHOWN)]
+            shown: dict[str, Any] = evaluation.examples(net, test, places, device=study.device)
+            write(folder / "examples.npz", partial(np.savez_compressed, **shown))
+            table.save(folder / "table.csv")
 
 
 @dataclass(frozen=True)
 class Study:
-    """One results folder.
+    """Study in one results folder: its models trained, and each evaluated by the study's work.
 
     Attributes:
         recipe: What decides the numbers.
         data: The split discs.
         out: The folder.
         device: Where to compute.
+        work: How the models are evaluated.
         checkpoint_every: Seconds between two checkpoints of a training.
         progress: Whether to show progress bars.
     """
@@ -52,6 +105,7 @@ class Study:
     data: Prepared
     out: Path
     device: torch.device
+    work: Work = RobustnessWork()
     checkpoint_every: float = 30.0
     progress: bool = False
 
@@ -72,9 +126,13 @@ class Study:
 
     def identity(self) -> dict[str, Any]:
         """What decides every number of the folder."""
-        recipe = {key: value for key, value in asdict(self.recipe).items() if key != "models"}
         manifest = self.data.manifest
-        return recipe | {"arrays": manifest["arrays"], "test": sorted(manifest["test_patients"])}
+        decided = self._settings() | {
+            "arrays": manifest["arrays"],
+            "test": sorted(manifest["test_patients"]),
+            **self.work.identity(),
+        }
+        return {key: value for key, value in decided.items() if key != "models"}
 
     def run(self, command: str) -> None:
         """Make what is missing.
@@ -116,13 +174,18 @@ class Study:
         return {
             "command": command,
             "environment": _environment(self.device),
-            "recipe": asdict(self.recipe),
+            "recipe": self._settings(),
             "identity": self.identity(),
             "data": data.manifest,
             "patients": {side: len(set(discs.patients)) for side, discs in sides.items()},
             "discs": {side: len(discs) for side, discs in sides.items()},
             "wall_seconds": None,
+            **self.work.about(),
         }
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings of recipe and work together."""
+        return {**asdict(self.recipe), **self.work.settings()}
 
     def _close(self) -> None:
         """Write how long it took, from the first model's beginning to the last one's end."""
@@ -168,7 +231,7 @@ class Study:
         began, folder = time.time(), self.folder(name)
         net, seconds = self.trained(name)
         start = time.perf_counter()
-        self.evaluate(name, net)
+        self.work.evaluate(net, self, folder)
         if sharing.first():
             _write_json(
                 folder / "model.json",
@@ -190,7 +253,7 @@ class Study:
     def trained(self, name: str) -> tuple[UNet, float]:
         """A network, trained as far as it was not yet, and the seconds that its training took."""
         recipe, folder = self.recipe, self.folder(name)
-        net = models.network(recipe.width, recipe.size, recipe.seed, reconstruction=reconstructs(name)).to(
+        net = untrained(recipe.width, recipe.size, recipe.seed, reconstruction=reconstructs(name)).to(
             self.device
         )
         weights = folder / "weights.pt"
@@ -203,16 +266,16 @@ class Study:
             net.load_state_dict(torch.load(begin, map_location=self.device, weights_only=True)["net"])
         if recipe.compile:
             net.compile()
-        seconds = train.fit(
+        seconds = fit(
             net,
-            models.batches(recipe, self._source(name), self.device),
-            lambda step: models.criterion(recipe, name, step // recipe.batches),
+            batches(recipe, self._source(name), self.device),
+            lambda step: criterion(recipe, name, step // recipe.batches),
             steps=recipe.steps(name),
             lr=recipe.lr,
             decay=recipe.decay,
             seed=recipe.seed,
             precision=recipe.precision,
-            checkpoint=train.Checkpoint(
+            checkpoint=Checkpoint(
                 folder / "checkpoint.pt", {"model": name} | self.identity(), self.checkpoint_every
             ),
             name=name,
@@ -220,7 +283,7 @@ class Study:
         )
         if sharing.first():
             state = {"net": net.state_dict(), "seconds": seconds}
-            write(weights, lambda path: torch.save(state, path))
+            write(weights, partial(torch.save, state))
         return net, seconds
 
     def _source(self, name: str) -> Stream | Stored:
@@ -236,22 +299,6 @@ class Study:
                 generate(stream, folder, recipe.virtual, shard=2048, progress=self.progress)
         sharing.wait()
         return Stored(folder)
-
-    def evaluate(self, name: str, net: UNet) -> None:
-        """Write the model's table, and the images of a few discs under attack."""
-        recipe, folder, test = self.recipe, self.folder(name), self.data.test
-        journal = folder / "journal"
-        table = models.curve(net, test, recipe, self.device, journal=journal, progress=self.progress)
-        if sharing.first():
-            shown = models.examples(net, test, recipe, self.device)
-            write(folder / "examples.npz", lambda path: models.save(path, shown))
-            table.save(folder / "table.csv")
-
-
-def is_ood(folder: Path) -> bool:
-    """Whether a results folder is the out-of-distribution study's."""
-    path = folder / "study.json"
-    return path.exists() and "ood" in json.loads(path.read_text(encoding="utf-8"))
 
 
 def prepared(options: Options, out: Path, *, command: str) -> Prepared:
@@ -270,8 +317,7 @@ def prepared(options: Options, out: Path, *, command: str) -> Prepared:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=1) + "\n"
-    write(path, lambda whole: whole.write_text(text, encoding="utf-8"))
+    write(path, json.dumps(content, indent=1) + "\n")
 
 
 def _environment(device: torch.device) -> dict[str, Any]:

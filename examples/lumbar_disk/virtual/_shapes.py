@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from advreg import Keys
-
 from lumbar_disk._core.files import write
 
 Distribution = Literal["uniform", "normal"]

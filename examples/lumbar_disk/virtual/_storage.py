@@ -1,4 +1,4 @@
-"""Virtual samples on disk: made once, in shards, by a run that can be killed at any moment and started again.
+"""Storage of virtual samples on disk: made once, in shards, by a run that may be killed at any moment.
 
 A folder holds `stream.json`, which says what the stream is made of, and one `samples-START-STOP.npz` per
 shard. A shard is written whole or not at all, so whatever is there is complete, and a run makes only what is
@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from lumbar_disk.virtual._stream import Samples, Stream
 from lumbar_disk._core.files import differences, write
+from lumbar_disk.virtual._stream import Samples, Stream
 
 MANIFEST = "stream.json"
 
@@ -64,7 +65,7 @@ def generate(
                 bar.update(len(samples.index))
             for stale in folder.glob(f"samples-{start:09d}-*.npz"):  # a shorter last shard of an earlier run
                 stale.unlink()
-            write(paths[place], partial(_save, parts))
+            write(paths[place], partial(np.savez, **_arrays(parts)))
     return paths
 
 
@@ -146,8 +147,7 @@ def _claim(folder: Path, wanted: dict[str, Any]) -> None:
                 "or delete this one."
             )
         return
-    text = json.dumps(wanted, indent=2) + "\n"
-    write(path, lambda whole: whole.write_text(text, encoding="utf-8"))
+    write(path, json.dumps(wanted, indent=2) + "\n")
 
 
 def _whole(path: Path, start: int, stop: int) -> bool:
@@ -159,18 +159,15 @@ def _whole(path: Path, start: int, stop: int) -> bool:
         return False
 
 
-def _save(parts: list[Samples], path: Path) -> None:
-    def joined(name: str, dtype: str) -> Any:
+def _arrays(parts: list[Samples]) -> dict[str, NDArray[Any]]:
+    def joined(name: str, dtype: str) -> NDArray[Any]:
         return torch.cat([getattr(part, name) for part in parts]).cpu().numpy().astype(dtype)
 
-    np.savez(
-        path,
-        images=joined("images", "float16"),
-        contours=joined("contours", "float32"),
-        source=joined("source", "int64"),
-        redrawn=joined("redrawn", "int64"),
-        index=joined("index", "int64"),
-    )
+    return {
+        "images": joined("images", "float16"),
+        "contours": joined("contours", "float32"),
+        **{name: joined(name, "int64") for name in ("source", "redrawn", "index")},
+    }
 
 
 @lru_cache(maxsize=2)

@@ -1,9 +1,9 @@
-"""The stream of virtual samples: as many discs as wanted from a few real ones (paper, section 2.1).
+"""Stream of virtual samples: as many discs as wanted from a few real ones (paper, section 2.1).
 
 A virtual shape is drawn from a shape model; the image of a real disc, drawn independently of it, is bent by
 the thin-plate spline that takes the virtual shape to the real one. Sample number `i` depends on the seed and
 on `i` alone: not on the size of a batch, on workers, or on where a run was resumed. So an augmented training
-set is its seed and a count; nothing need be stored, and `storage` is there for those who want to.
+set is its seed and a count; nothing need be stored, and `generate` is there for those who want to.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from advreg import Keys
 from advreg.metrics import rasterise
-
-from lumbar_disk.data import Discs, Heads
-from lumbar_disk.virtual._mesh import KernelName
+from lumbar_disk.data import Discs, Heads, plausible
 from lumbar_disk.virtual._images import folding, resample
-from lumbar_disk.virtual._shapes import Distribution, ShapeModel, plausible
-from lumbar_disk.virtual._warps import border_anchors, fit
+from lumbar_disk.virtual._mesh import KernelName
+from lumbar_disk.virtual._shapes import Distribution, ShapeModel
+from lumbar_disk.virtual._warps import border_anchors, fit_splines
 
 ATTEMPTS = 100  # redraws of a shape that is no disc, before the model is blamed
 _TEXTURE = -1  # the use of an example's key that is not an attempt at its shape
@@ -66,9 +65,8 @@ class Stream:
 
     Example:
         >>> import torch
-        >>> from lumbar_disk import phantom
-        >>> from lumbar_disk.discs import crops
-        >>> discs = crops([phantom.patient(seed=0, index=i) for i in range(2)], size=64)
+        >>> from lumbar_disk.data import crops, phantoms
+        >>> discs = crops(phantoms(2, seed=0), size=64)
         >>> stream = Stream(discs, ShapeModel.fit(discs.contours, 3), seed=7)
         >>> batch, alone = stream.at(torch.arange(4)), stream.at(torch.tensor([3]))
         >>> batch.images.shape, bool((batch.images[3] == alone.images[0]).all())
@@ -160,7 +158,7 @@ class Stream:
 
     def _map(self, contours: Tensor, source: Tensor) -> Tensor:
         anchors = border_anchors(self.size)
-        tps = fit(contours, self.discs.contours[source], kernel=self.kernel, anchors=anchors)
+        tps = fit_splines(contours, self.discs.contours[source], kernel=self.kernel, anchors=anchors)
         return tps.grid(self.size)
 
 
@@ -178,9 +176,8 @@ class VirtualDiscs(IterableDataset[tuple[Tensor, Heads]]):
 
     Example:
         >>> from torch.utils.data import DataLoader
-        >>> from lumbar_disk import phantom
-        >>> from lumbar_disk.discs import crops
-        >>> discs = crops([phantom.patient(seed=0, index=i) for i in range(2)], size=64)
+        >>> from lumbar_disk.data import crops, phantoms
+        >>> discs = crops(phantoms(2, seed=0), size=64)
         >>> data = VirtualDiscs(Stream(discs, ShapeModel.fit(discs.contours, 3)), batch=2, stop=5)
         >>> [len(images) for images, target in DataLoader(data, batch_size=None)]
         [2, 2, 1]

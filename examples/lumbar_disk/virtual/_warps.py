@@ -1,9 +1,9 @@
-"""Thin-plate splines in batches, and images warped by them (paper, section 2.1).
+"""Warps by thin-plate splines in batches, and images warped by them (paper, section 2.1).
 
 The image of a virtual shape is made by the spline that takes the virtual shape to the shape of a real image:
 at each pixel of the virtual image it says where in the real image to look (a backward map).
 
-    tps = fit(virtual, real, anchors=border_anchors((128, 128)))
+    tps = fit_splines(virtual, real, anchors=border_anchors((128, 128)))
     image = warp(real_images, tps)
 
 Coordinates are (x, y) in pixels, pixel centres at integers, (0, 0) the centre of the top-left pixel.
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lumbar_disk.virtual._mesh import MARGIN, UNIT, KernelName, kernel_sum, radial
 from lumbar_disk.virtual._images import resample
+from lumbar_disk.virtual._mesh import MARGIN, UNIT, KernelName, kernel_sum, radial
 
 TOLERANCE = 0.02  # pixels: largest error of a grid that is not exact
 
@@ -34,7 +34,9 @@ _CACHED = 8  # examples at a time whose sums stay in a processor's cache: more a
 
 @dataclass(frozen=True, eq=False)
 class TPS:
-    """Thin-plate splines, one per example: `x + a_0 + (a_1, a_2) x + sum_i w_i U(|x - p_i|)`; see `fit`.
+    """Thin-plate splines, one per example: `x + a_0 + (a_1, a_2) x + sum_i w_i U(|x - p_i|)`
+
+    `fit_splines` makes them.
 
     Attributes:
         centres: `(B, N, 2)` the landmarks `p_i`, anchors included.
@@ -110,7 +112,7 @@ class TPS:
         return points + displacement
 
 
-def fit(
+def fit_splines(
     source: Tensor,
     target: Tensor,
     *,
@@ -143,7 +145,7 @@ def fit(
     Example:
         >>> import torch
         >>> corners = torch.tensor([[[4.0, 4.0], [4.0, 27.0], [27.0, 27.0], [27.0, 4.0]]])
-        >>> tps = fit(corners, corners + 2, anchors=border_anchors((32, 32)))
+        >>> tps = fit_splines(corners, corners + 2, anchors=border_anchors((32, 32)))
         >>> bool((tps(corners) - corners - 2).abs().max() < 1e-4)
         True
         >>> tps(torch.tensor([[[0.0, 0.0]]])).abs().max().item() < 1e-4
@@ -208,9 +210,9 @@ def warp(images: Tensor, tps: TPS, *, exact: bool = False) -> Tensor:
         >>> import torch
         >>> corners = torch.tensor([[[4.0, 4.0], [4.0, 27.0], [27.0, 27.0], [27.0, 4.0]]])
         >>> image = torch.rand(1, 1, 32, 32)
-        >>> bool((warp(image, fit(corners, corners)) == image).all())
+        >>> bool((warp(image, fit_splines(corners, corners)) == image).all())
         True
-        >>> right = warp(image, fit(corners, corners + torch.tensor([1.0, 0.0])))
+        >>> right = warp(image, fit_splines(corners, corners + torch.tensor([1.0, 0.0])))
         >>> bool((right[..., :-1] - image[..., 1:]).abs().max() < 1e-4)
         True
     """
