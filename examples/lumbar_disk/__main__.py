@@ -1,4 +1,4 @@
-"""Run `lumbar-disk` as `python -m lumbar_disk`."""
+"""Command line as a module: `python -m lumbar_disk`."""
 
 from lumbar_disk.cli import app
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 TRUTH, ANSWER = "red", "lime"
 GROUND, INK = "#ffffff", "#1f2328"
@@ -22,6 +23,12 @@ def closed(axes: Axes, contour: torch.Tensor, colour: str, style: str = "-") -> 
     """Draw a closed contour `(K, 2)`."""
     x, y = torch.cat([contour, contour[:1]]).numpy().T
     axes.plot(x, y, color=colour, linewidth=1.3, linestyle=style)
+
+
+def edge(axes: Axes, logits: NDArray[Any], colour: str, style: str = "solid", width: float = 1.3) -> None:
+    """Draw the edge of a mask given as logits `(H, W)`; one that is empty or full has none."""
+    if (logits > 0).any() and (logits < 0).any():
+        axes.contour(logits, levels=[0.0], colors=[colour], linewidths=width, linestyles=style)
 
 
 def frame(axes: Axes, size: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""The command `lumbar-disk`."""
+"""Commands of `lumbar-disk`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import torch
 import typer
 from rich.console import Console
 
-from . import cli_options as options
-from . import demo as demonstration
-from . import ood_images, ood_report, ood_study, recipes, sharing, spider, virtual
-from . import prepare as prepared
-from . import report as reports
-from . import study as fifteen
-from lumbar_disk.virtual import KernelName
-from lumbar_disk.data import Options
+from lumbar_disk import demo as demonstration
+from lumbar_disk import ood as strange
+from lumbar_disk import report as reports
+from lumbar_disk import study as models
+from lumbar_disk import virtual
+from lumbar_disk._core import sharing
+from lumbar_disk.cli import _options as options
+from lumbar_disk.data import Options, counts, load
+from lumbar_disk.data import prepare as prepare_file
 from lumbar_disk.network import UNet
+
+SERIES = list(Options("spider").series)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
-class Source(StrEnum):
-    """Where the discs come from."""
+class DemoSource(StrEnum):
+    """Data sources of the demo."""
 
     phantom = "phantom"
     spider = "spider"
@@ -40,8 +43,8 @@ def main() -> None:
 def demo(
     context: typer.Context,
     data: Annotated[
-        Source, typer.Option(help="Synthetic patients, or the SPIDER data set under --root.")
-    ] = Source.phantom,
+        DemoSource, typer.Option(help="Synthetic patients, or the SPIDER data set under --root.")
+    ] = DemoSource.phantom,
     root: Annotated[
         Path | None,
         typer.Option(help="SPIDER's folder, with images/*.mha and masks/*.mha. For --data spider."),
@@ -73,8 +76,8 @@ def demo(
     Prints the table and writes it with figures, weights and a summary. Options left out come from a
     recipe, one for each kind of --data.
     """
-    recipe = recipes.phantom_recipe() if data is Source.phantom else recipes.spider_recipe()
-    options.refuse(context, data, ("root", "series") if data is Source.phantom else ("patients",))
+    recipe = demonstration.phantom_recipe() if data == "phantom" else demonstration.spider_recipe()
+    options.refuse_foreign(context, data)
     chosen: dict[str, Any] = {
         "patients": patients,
         "test_patients": test_patients,
@@ -91,7 +94,7 @@ def demo(
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)  # a size it refuses is better known before the work than after
         split = demonstration.load(recipe, root, series=series, progress=True)
-        folder = out or Path("results") / ("demo" if data is Source.phantom else data.value)
+        folder = out or Path("results") / ("demo" if data == "phantom" else data)
         report = demonstration.run(recipe, split, folder, command=options.command_of(context), progress=True)
     console = Console()
     console.print(demonstration.layout(report, recipe, split))
@@ -103,17 +106,19 @@ def demo(
 def prepare(
     context: typer.Context,
     data: Annotated[
-        options.Data,
+        str,
         typer.Option(
+            callback=options.source,
+            metavar=options.NAMES,
             help="SPIDER as downloaded, a folder of images and contours, the paper's .mat crops, or "
-            "synthetic patients."
+            "synthetic patients.",
         ),
     ],
     root: options.Root = None,
     out: Annotated[
         Path | None, typer.Option(dir_okay=False, help="File to write. By default results/DATA.npz.")
     ] = None,
-    series: options.Series = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    series: options.Series = SERIES,
     patients: options.Patients = 54,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop in pixels.")] = 128,
     test_patients: Annotated[
@@ -128,12 +133,12 @@ def prepare(
     option has changed. Discs that cannot be served are named with the reason, and left out.
     """
     options.refuse_foreign(context, data)
-    wanted = Options(data.value, root, tuple(series), size, patients, test_patients, seed)
+    wanted = Options(data, root, tuple(series), size, patients, test_patients, seed)
     path = out or Path("results") / f"{data}.npz"
     with options.plainly():
-        manifest, reasons = prepared.prepare(wanted, path, command=options.command_of(context), progress=True)
+        manifest, reasons = prepare_file(wanted, path, command=options.command_of(context), progress=True)
     typer.echo("".join(f"{reason}\n" for reason in reasons), nl=False)
-    typer.echo(f"{'wrote' if reasons else 'up to date:'} {path}\n{prepared.counts(manifest)}")
+    typer.echo(f"{'wrote' if reasons else 'up to date:'} {path}\n{counts(manifest)}")
 
 
 @app.command()
@@ -153,7 +158,7 @@ def augment(
         int, typer.Option(min=0, help="Samples to store, about 34 kB each at 128 pixels; 0 for none.")
     ] = 640_000,
     kernel: Annotated[
-        KernelName, typer.Option(help="r2logr, the thin plate; r, as in the paper's released code.")
+        virtual.KernelName, typer.Option(help="r2logr, the thin plate; r, as in the paper's released code.")
     ] = "r2logr",
     shard: Annotated[int, typer.Option(min=1, help="Samples per file.")] = 4096,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
@@ -164,8 +169,8 @@ def augment(
     Fig. 2 and the modes, and stores the samples in shards. A run that is killed goes on where it was.
     """
     with options.plainly():
-        split = prepared.load(data)
-        report = virtual.run(
+        split = load(data)
+        report = virtual.augment(
             split.train,
             out,
             components=components,
@@ -178,7 +183,7 @@ def augment(
             progress=True,
         )
     console = Console()
-    console.print(virtual.layout(report))
+    console.print(report.layout())
     for path in (*report.files, *report.shards[:1]):
         console.print(f"wrote {path}", soft_wrap=True, highlight=False)
     if len(report.shards) > 1:
@@ -190,12 +195,12 @@ def study(
     context: typer.Context,
     out: options.Out = Path("results/study"),
     size: options.Recipe = options.Size.small,
-    data: Annotated[options.Data, typer.Option(help="As for `prepare`.")] = options.Data.spider,
+    data: options.Data = "spider",
     root: options.Root = None,
-    series: options.Series = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    series: options.Series = SERIES,
     patients: options.Patients = 54,
-    models: Annotated[
-        list[str] | None, typer.Option(help="Make these alone, such as P10_std; may be repeated.")
+    names: Annotated[
+        list[str] | None, typer.Option("--models", help="Make these alone, such as P10_std; may be repeated.")
     ] = None,
     setting: options.Settings = None,
     with_report: options.WithReport = True,
@@ -211,22 +216,19 @@ def study(
     """
     options.refuse_foreign(context, data)
     with options.plainly():
-        recipe = recipes.edited(recipes.SIZES[size](), setting or [])
-        if models:
-            recipe = replace(recipe, models=tuple(models))
+        recipe = models.edited(models.SIZES[size](), setting or [])
+        if names:
+            recipe = replace(recipe, models=tuple(names))
         if threads is not None:
             torch.set_num_threads(threads)
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)
-        wanted = Options(
-            data.value, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed
-        )
+        wanted = options.wanted(recipe, data, root, series, patients)
         with sharing.processes(device) as place:
-            split = fifteen.prepared(wanted, out, command=options.command_of(context))
-            fifteen.Study(recipe, split, out, place, checkpoint_every, progress=True).run(
-                options.command_of(context)
-            )
-            files = reports.write(out) if with_report and sharing.first() else []
+            split = models.prepared(wanted, out, command=options.command_of(context))
+            study = models.Study(recipe, split, out, place, checkpoint_every=checkpoint_every, progress=True)
+            study.run(options.command_of(context))
+            files = reports.write_report(out) if with_report and sharing.first() else []
     for path in files:
         typer.echo(f"wrote {path}")
 
@@ -239,9 +241,9 @@ def ood(
     ],
     out: options.Out = Path("results/ood"),
     size: options.Recipe = options.Size.small,
-    data: Annotated[options.Data, typer.Option(help="As for `prepare`.")] = options.Data.spider,
+    data: options.Data = "spider",
     root: options.Root = None,
-    series: options.Series = [spider.SERIES],  # noqa: B006 - typer's way to give a list
+    series: options.Series = SERIES,
     patients: options.Patients = 54,
     setting: options.Settings = None,
     with_report: options.WithReport = True,
@@ -256,23 +258,24 @@ def ood(
     """
     options.refuse_foreign(context, data)
     with options.plainly():
-        recipe = recipes.edited(recipes.ood(size), setting or [])
+        training, attacks = strange.ood_recipes(size)
+        recipe = models.edited(training, setting or [], attacks)
+        attacks = models.edited(attacks, setting or [], training)
         if threads is not None:
             torch.set_num_threads(threads)
-        wanted = Options(
-            data.value, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed
-        )
+        wanted = options.wanted(recipe, data, root, series, patients)
         with sharing.processes(device) as place:
-            split = fifteen.prepared(wanted, out, command=options.command_of(context))
+            split = models.prepared(wanted, out, command=options.command_of(context))
             sources = (
-                *ood_images.read(images, recipe.size),
-                *ood_images.made(len(split.test), recipe.size, recipe.seed),
+                *strange.read_images(images, recipe.size),
+                *strange.made_images(len(split.test), recipe.size, recipe.seed),
             )
-            work = ood_study.OODStudy(
-                recipe, split, out, place, checkpoint_every, progress=True, sources=sources
+            work = strange.ood_work(attacks, sources)
+            study = models.Study(
+                recipe, split, out, place, work, checkpoint_every=checkpoint_every, progress=True
             )
-            work.run(options.command_of(context))
-            files = ood_report.write(out) if with_report and sharing.first() else []
+            study.run(options.command_of(context))
+            files = strange.write_report(out) if with_report and sharing.first() else []
     for path in files:
         typer.echo(f"wrote {path}")
 
@@ -288,6 +291,6 @@ def report(
     What is not made yet is named as missing, so a study may be looked at while it runs.
     """
     with options.plainly():
-        files = (ood_report if fifteen.is_ood(results) else reports).write(results)
+        files = (strange if strange.is_ood(results) else reports).write_report(results)
     for path in files:
         typer.echo(f"wrote {path}")

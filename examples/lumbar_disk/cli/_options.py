@@ -1,4 +1,4 @@
-"""What the commands have in common: options, and how they speak of mistakes."""
+"""Options that the commands have in common, and how they speak of mistakes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,8 @@ from typing import Annotated
 
 import typer
 
-
-class Data(StrEnum):
-    """What crops are made from."""
-
-    spider = "spider"
-    folder = "folder"
-    mat = "mat"
-    phantom = "phantom"
+from lumbar_disk.data import SOURCES, Options
+from lumbar_disk.study import StudyRecipe
 
 
 class Size(StrEnum):
@@ -29,6 +23,15 @@ class Size(StrEnum):
     paper = "paper"
 
 
+def source(name: str) -> str:
+    """Refuse a name that is no data source's."""
+    if name not in SOURCES:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(SOURCES)}.")
+    return name
+
+
+NAMES = "|".join(SOURCES)
+Data = Annotated[str, typer.Option(callback=source, metavar=NAMES, help="As for `prepare`.")]
 Root = Annotated[Path | None, typer.Option(help="The folder of the data. For all but --data phantom.")]
 Series = Annotated[
     list[str], typer.Option(help="SPIDER's series to read: t1, t2, t2_SPACE; may be repeated.")
@@ -58,10 +61,18 @@ def plainly() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def refuse_foreign(context: typer.Context, data: Data) -> None:
-    """Refuse options of other kinds of data."""
-    foreign = {Data.phantom: ("root", "series"), Data.spider: ("patients",)}
-    refuse(context, data, foreign.get(data, ("series", "patients")))
+def refuse_foreign(context: typer.Context, data: str) -> None:
+    """Refuse options of other data sources."""
+    others = {name for source in SOURCES.values() for name in source.options}
+    foreign = sorted(others.difference(SOURCES[data].options))
+    refuse(context, data, foreign if SOURCES[data].layout else ["root", *foreign])
+
+
+def wanted(
+    recipe: StudyRecipe, data: str, root: Path | None, series: Sequence[str], patients: int
+) -> Options:
+    """The data that a study of this recipe is made from."""
+    return Options(data, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed)
 
 
 def refuse(context: typer.Context, data: str, names: Sequence[str]) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from advreg.metrics import rasterise
@@ -31,7 +30,7 @@ from lumbar_disk.data._listing import Listing, Options
 from lumbar_disk.data._sources import deciding, listing
 
 Manifest = dict[str, Any]
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Any]  # numpy arrays by name
 
 FORMAT = 1
 ARRAYS = ("images", "contours", "pixel_mm")

@@ -1,19 +1,20 @@
-"""The paper's three claims about out-of-distribution attacks, decided as `lumbar_disk.claims` decides six."""
+"""Claims of the paper about out-of-distribution attacks, three of them, judged as its other six are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from advreg.evaluation import Table, bootstrap
-
+from lumbar_disk.ood._recipe import MODELS
+from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, DETECTOR, NONE, OTHERS, OWN, UNAWARE, Measured, median
 from lumbar_disk.report import Claim, Part
-from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, MODELS, NONE, UNAWARE, Measured, median
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, Measure
 
 ALIKE = 0.95
 """Above this median Dice between its outputs a network cannot tell the images apart."""
 GUESS = 0.5
 """The AUROC of a random guess. The paper calls a detector below it ineffective."""
-DETECTOR = "reconstruction"
+RECONSTRUCTION = "reconstruction"
 """The paper's detector: the error with which the network gives back its own input."""
 
 STD, STD_REC, ADV_REC = MODELS
@@ -21,7 +22,7 @@ STD, STD_REC, ADV_REC = MODELS
 
 @dataclass(frozen=True)
 class OODQuestion:
-    """What a part of these claims asks.
+    """Question that a part of these claims asks.
 
     Attributes:
         text: What is measured, in words.
@@ -40,7 +41,7 @@ def judge(measured: Measured) -> tuple[Claim, ...]:
     """Decide claims 7 to 9, on the source that the paper took.
 
     Args:
-        measured: What `ood_tables.measure` returned.
+        measured: What `measure` returned.
 
     Returns:
         The claims, in order.
@@ -56,7 +57,7 @@ def judge(measured: Measured) -> tuple[Claim, ...]:
             f"The median Dice between the outputs of {STD} for discs and for attacked images of {source} is "
             f"above {ALIKE:g}: of the contours under attack on the contour, of the masks under attack on the "
             "mask.",
-            (_alike(measured, "reg", "contour"), _alike(measured, "seg", "mask")),
+            (_alike(measured, "reg", CONTOUR_DICE), _alike(measured, "seg", MASK_DICE)),
         ),
         Claim(
             8,
@@ -66,7 +67,7 @@ def judge(measured: Measured) -> tuple[Claim, ...]:
             "judged: the same without an adversary, and under one that lowers the error too.",
             tuple(
                 _detected(measured, model, adversary)
-                for adversary in (UNAWARE, NONE, AWARE + DETECTOR)
+                for adversary in (UNAWARE, NONE, AWARE + RECONSTRUCTION)
                 for model in (STD_REC, ADV_REC)
             ),
         ),
@@ -81,10 +82,10 @@ def judge(measured: Measured) -> tuple[Claim, ...]:
     )
 
 
-def _alike(measured: Measured, adversary: str, head: str) -> Part:
+def _alike(measured: Measured, adversary: str, measure: Measure) -> Part:
     """Ask whether a head answers alike for discs and attacked images."""
-    text = f"{STD}, median {head} Dice between outputs, attack J_OOD_{adversary}, {measured.source}"
-    rows, reason = _rows(measured, STD, adversary, head, "dice")
+    text = f"{STD}, median {measure.title} between outputs, attack J_OOD_{adversary}, {measured.source}"
+    rows, reason = _rows(measured, STD, adversary, measure.column)
     found = None if rows is None else median(rows.values(), rows.groups())
     return Part(OODQuestion(text, ALIKE, above=True), found, None, reason)
 
@@ -100,10 +101,10 @@ def _detected(measured: Measured, model: str, adversary: str) -> Part:
     if pairs is not None and adversary != NONE:
         text += f" ({pairs.matched:.0%} matched)"
     question = OODQuestion(text, GUESS if adversary == UNAWARE else None, above=False)
-    detection = measured.detections.get((model, DETECTOR, source, adversary))
+    detection = measured.detections.get((model, RECONSTRUCTION, source, adversary))
     if detection is not None:
         return Part(question, detection.auroc, None)
-    _, reason = _rows(measured, model, adversary, "detector", DETECTOR)
+    _, reason = _rows(measured, model, adversary, (DETECTOR, RECONSTRUCTION))
     return Part(question, None, None, reason or f"{model}: no scores of the test discs")
 
 
@@ -115,7 +116,7 @@ def _disc_like(measured: Measured, model: str, than: str | None = None) -> Part:
     found: list[dict[int, float]] = []
     groups: dict[int, str | int] = {}
     for name in (model,) if than is None else (model, than):
-        parts = [_rows(measured, name, UNAWARE, "perturbation", metric) for metric in ("own", "others")]
+        parts = [_rows(measured, name, UNAWARE, column) for column in (OWN, OTHERS)]
         (own, reason), (others, _) = parts
         if own is None or others is None:
             return Part(question, None, None, reason or f"{name}: no correlation with other discs")
@@ -132,10 +133,12 @@ def _disc_like(measured: Measured, model: str, than: str | None = None) -> Part:
     return Part(question, bootstrap(values, [groups[index] for index in found[0]]), None)
 
 
-def _rows(measured: Measured, model: str, adversary: str, head: str, metric: str) -> tuple[Table | None, str]:
+def _rows(
+    measured: Measured, model: str, adversary: str, column: tuple[str, str]
+) -> tuple[Table | None, str]:
     """A model's rows on the paper's source, or why there are none."""
     if model not in measured.tables:
         return None, f"{model} not there"
     attack = f"{measured.source}/{adversary}"
-    rows = measured.tables[model].get((attack, head, metric))
+    rows = measured.tables[model].get((attack, *column))
     return (None, f"{attack} was not evaluated") if rows is None else (rows, "")

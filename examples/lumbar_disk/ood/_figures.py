@@ -1,6 +1,6 @@
 """Figures of the out-of-distribution study: the paper's Figs 1(b), 10, 11 and 12, wide and tall.
 
-Figs 10 and 11 are made for `study_figures.darkened`; images stand on black.
+Figs 10 and 11 are turned for a dark page; images stand on black.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from advreg import contour_dice, dice
-
-from lumbar_disk.FIG import ANSWER, closed, frame
-from lumbar_disk.ood._claims import ADV_REC, DETECTOR, STD, STD_REC
-from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, IN, LOSSES, NONE, UNAWARE, Measured
-from lumbar_disk.report import Examples
-from lumbar_disk.report import COLOURS, GROUND, INK, inked
+from lumbar_disk._core.drawing import ANSWER, COLOURS, GROUND, INK, closed, edge, frame, inked
+from lumbar_disk.ood._claims import ADV_REC, RECONSTRUCTION, STD, STD_REC
+from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, DETECTOR, IN, LOSSES, NONE, UNAWARE, Measured
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, Examples
 
 OUT = "#4da3ff"  # an answer to an image that is no disc: the paper's blue
 ATTACKS = {"reg": "contour", "seg": "mask"}
-WHO = {NONE: "OOD, no adversary", UNAWARE: "OOD, unaware adversary", AWARE + DETECTOR: "OOD, aware adversary"}
+WHO = {
+    NONE: "OOD, no adversary",
+    UNAWARE: "OOD, unaware adversary",
+    AWARE + RECONSTRUCTION: "OOD, aware adversary",
+}
 
 
 def example_figure(arrays: Examples, *, tall: bool = False) -> Figure:
@@ -72,7 +74,7 @@ def dice_figure(measured: Measured, *, tall: bool = False) -> Figure:
     """Draw Fig. 10: how alike a network answers to discs and to what is none, before and under attack.
 
     Args:
-        measured: What `ood_tables.measure` returned.
+        measured: What `measure` returned.
         tall: Whether to stack the panels.
 
     Returns:
@@ -82,9 +84,10 @@ def dice_figure(measured: Measured, *, tall: bool = False) -> Figure:
     with rc_context(inked(INK, GROUND)):
         figure = Figure(figsize=(4.6, 7.6) if tall else (11.5, 4.2), dpi=150, layout="constrained")
         panels = figure.subplots(*((2, 1) if tall else (1, 2)))
-        for axes, (adversary, head) in zip(panels, ATTACKS.items(), strict=True):
+        shown = zip(panels, ATTACKS.items(), (CONTOUR_DICE, MASK_DICE), strict=True)
+        for axes, (adversary, head), measure in shown:
             for who, colour in ((NONE, COLOURS[4]), (adversary, COLOURS[0])):
-                rows = table.get((f"{measured.source}/{who}", head, "dice"))
+                rows = table.get((f"{measured.source}/{who}", *measure.column))
                 name = "no adversary" if who == NONE else f"J_OOD_{who}"
                 if rows is None:
                     axes.plot([], [], color=colour, label=f"{name} (missing)")
@@ -115,7 +118,7 @@ def error_figure(measured: Measured, *, tall: bool = False) -> Figure:
     """Draw Fig. 11: reconstruction errors of discs and of what is none, under each adversary.
 
     Args:
-        measured: What `ood_tables.measure` returned.
+        measured: What `measure` returned.
         tall: Whether to stack the panels.
 
     Returns:
@@ -244,8 +247,7 @@ def _added(row: Sequence[Axes], arrays: Examples, place: int, limit: float) -> N
     for name, colour in ((IN, ANSWER), (UNAWARE, OUT)):
         closed(row[3], torch.from_numpy(arrays[f"contour_{name}"][place]), colour)
         logits = arrays[f"mask_{name}"][place, 0]
-        if (logits > 0).any() and (logits < 0).any():
-            row[3].contour(logits, levels=[0.0], colors=[colour], linewidths=1.2, linestyles="dotted")
+        edge(row[3], logits, colour, "dotted", 1.2)
     if place == 0:
         for axes, title in zip(
             row, (str(arrays["source"]), "attacked", f"added, ±{limit:.2f}"), strict=False
@@ -260,12 +262,12 @@ def _errors(measured: Measured, model: str) -> dict[str, tuple[list[float], str]
     """The reconstruction errors that Fig. 11 shows by name, with what its legend says of each."""
     table = measured.tables.get(model, {})
     found: dict[str, tuple[list[float], str]] = {}
-    if (IN, "detector", DETECTOR) in table:
-        found["discs"] = (table[IN, "detector", DETECTOR].values().tolist(), "")
+    if (IN, DETECTOR, RECONSTRUCTION) in table:
+        found["discs"] = (table[IN, DETECTOR, RECONSTRUCTION].values().tolist(), "")
     for adversary, name in WHO.items():
-        detection = measured.detections.get((model, DETECTOR, measured.source, adversary))
+        detection = measured.detections.get((model, RECONSTRUCTION, measured.source, adversary))
         if detection is not None:
-            rows = table[f"{measured.source}/{adversary}", "detector", DETECTOR]
+            rows = table[f"{measured.source}/{adversary}", DETECTOR, RECONSTRUCTION]
             text = f": AUROC {detection.auroc.mean:.2f}{f' ({CLEAN_ONLY})' if adversary == NONE else ''}"
             found[name] = (rows.values().tolist(), text)
     return found

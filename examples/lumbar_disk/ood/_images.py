@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,21 +20,20 @@ from scipy import ndimage, sparse  # type: ignore[import-untyped]  # scipy ships
 from scipy.sparse.linalg import spsolve  # type: ignore[import-untyped]  # as above
 
 from advreg import Keys
-
-from . import phantom
-from lumbar_disk.data import crops
-from lumbar_disk.data import Array
+from lumbar_disk.data import crops, phantom
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
 BLOCK = 16  # blocks of noise along a side, as the released code draws them
 HELD_OUT = 10_007  # seed of the painted-out phantoms: none that a study trains on
+
+Array = NDArray[np.floating[Any]]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Starting images of one kind.
+    """Source of out-of-distribution images: starting images of one kind.
 
     Attributes:
         name: What they are.
@@ -46,7 +46,7 @@ class Source:
     skipped: tuple[str, ...] = field(default=())
 
 
-def read(folder: Path, size: int) -> tuple[Source, ...]:
+def read_images(folder: Path, size: int) -> tuple[Source, ...]:
     """Read a folder of pictures; each folder inside it is a source of its own.
 
     A picture is made grey, cut to its central square, scaled to `size` pixels and to [0, 1].
@@ -79,7 +79,7 @@ def read(folder: Path, size: int) -> tuple[Source, ...]:
     return tuple(source for source in found if len(source.images))
 
 
-def made(count: int, size: int, seed: int) -> tuple[Source, ...]:
+def made_images(count: int, size: int, seed: int) -> tuple[Source, ...]:
     """The sources that need no files: uniform noise, blocks of noise, anatomy without its disc.
 
     Args:
@@ -88,14 +88,14 @@ def made(count: int, size: int, seed: int) -> tuple[Source, ...]:
         seed: Of noise and blocks; the anatomy has a seed of its own.
 
     Example:
-        >>> [(source.name, tuple(source.images.shape)) for source in made(2, 64, seed=0)]
+        >>> [(source.name, tuple(source.images.shape)) for source in made_images(2, 64, seed=0)]
         [('uniform', (2, 1, 64, 64)), ('blocks', (2, 1, 64, 64)), ('painted', (2, 1, 64, 64))]
     """
     keys = Keys(seed, torch.arange(count))
     uniform = keys.fold_in(0).uniform(torch.empty(count, 1, size, size))
     coarse = keys.fold_in(1).uniform(torch.empty(count, 1, BLOCK, BLOCK))
     blocks = torch.nn.functional.interpolate(coarse, (size, size), mode="nearest")
-    patients = [phantom.patient(HELD_OUT, index) for index in range(-(-count // 5))]
+    patients = [phantom(HELD_OUT, index) for index in range(-(-count // 5))]
     discs = crops(patients, size=size)
     painted = [
         paint_out(image[0].numpy(), mask[0].numpy() > 0)

@@ -1,34 +1,55 @@
-"""The report of the out-of-distribution study: one HTML page, the same in Markdown, tables, figures.
+"""Report of the out-of-distribution study: one HTML page, the same in Markdown, tables, figures.
 
-Every number and verdict is computed from the folder of results, as for `lumbar_disk.report`. A number of
+Every number and verdict is computed from the folder of results, as for the study's report. A number of
 detection that no adversary was there for is marked as such wherever it stands.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from advreg.detectors import Detection
 from advreg.evaluation import Interval
-
-from . import ood_figures, ood_tables
-from lumbar_disk.report import claims_csv, claims_json, csv_text
+from advreg.metrics import Detection
+from lumbar_disk._core.files import csv_text
+from lumbar_disk.ood import _figures as drawn
 from lumbar_disk.ood._claims import STD, judge
-from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, LOSSES, NONE, SETTINGS, Measured, Tolerance, detectors, measure
-from lumbar_disk.report import between, shared, written
-from lumbar_disk.report import SETTINGS as TRAINING
-from lumbar_disk.report import SIZE
-from lumbar_disk.report import Picture, drawing, photograph
-from lumbar_disk.report import Results, read
+from lumbar_disk.ood._tables import (
+    AWARE,
+    CLEAN_ONLY,
+    LOSSES,
+    NONE,
+    SETTINGS,
+    UNAWARE,
+    Measured,
+    Tolerance,
+    detectors,
+    measure,
+    ordered,
+)
+from lumbar_disk.report import (
+    PAPER_SETTINGS,
+    PAPER_SIZE,
+    Picture,
+    Results,
+    claims_csv,
+    claims_json,
+    interval_text,
+    page_content,
+    read_results,
+    write_drawing,
+    write_pages,
+    write_photograph,
+)
 
 NEEDED = ("ood_radius", "contour_within", "mask_within")  # of the recipe
 
 
-def write(folder: Path) -> list[Path]:
+def write_report(folder: Path) -> list[Path]:
     """Write a folder's report: `report/report.html`, the same in Markdown, tables, claims and figures.
 
     Args:
@@ -41,7 +62,7 @@ def write(folder: Path) -> list[Path]:
         FileNotFoundError: If the folder is not a study's.
         ValueError: If it is another study's, or something in it is not as it should be.
     """
-    results = read(folder, ood_tables.ordered)
+    results = read_results(folder, ordered)
     about, recipe = results.about, results.about["recipe"]
     absent = [name for name in NEEDED if name not in recipe]
     if "ood" not in about or absent:
@@ -57,14 +78,14 @@ def write(folder: Path) -> list[Path]:
     out = folder / "report"
     out.mkdir(exist_ok=True)
     figures, files = _figures(results, measured, out)
-    content = shared(results, claims, TRAINING | SETTINGS) | {
+    content = page_content(results, claims, PAPER_SETTINGS | SETTINGS) | {
         "figures": figures,
         "source": measured.source,
         "within": within,
         "radius": f"{recipe['ood_radius']:g}",
-        "like_the_papers": f"{SETTINGS['ood_radius'] * results.size / SIZE:g}",
+        "like_the_papers": f"{SETTINGS['ood_radius'] * results.size / PAPER_SIZE:g}",
         "paper_radius": f"{SETTINGS['ood_radius']:g}",
-        "paper_size": SIZE,
+        "paper_size": PAPER_SIZE,
         "clean_only": CLEAN_ONLY,
         "detection": [
             _detection(measured, name) for name in results.tables if detectors(measured.tables[name])
@@ -82,7 +103,7 @@ def write(folder: Path) -> list[Path]:
         "claims.csv": claims_csv(claims),
         "claims.json": claims_json(claims),
     }
-    return files + written(out, "ood", content, tables)
+    return files + write_pages(out, "ood", content, tables)
 
 
 def _figures(results: Results, measured: Measured, out: Path) -> tuple[list[Picture], list[Path]]:
@@ -92,19 +113,19 @@ def _figures(results: Results, measured: Measured, out: Path) -> tuple[list[Pict
     plans = {
         "1b": std
         and (
-            photograph,
-            partial(ood_figures.example_figure, std),
-            ood_figures.example_text(std),
+            write_photograph,
+            partial(drawn.example_figure, std),
+            drawn.example_text(std),
         ),
         "10": STD in measured.tables
-        and (drawing, partial(ood_figures.dice_figure, measured), ood_figures.dice_text(measured)),
+        and (write_drawing, partial(drawn.dice_figure, measured), drawn.dice_text(measured)),
         "11": any(detectors(table) for table in measured.tables.values())
-        and (drawing, partial(ood_figures.error_figure, measured), ood_figures.error_text(measured)),
-        "12": ood_figures.drawable(examples)
+        and (write_drawing, partial(drawn.error_figure, measured), drawn.error_text(measured)),
+        "12": drawn.drawable(examples)
         and (
-            photograph,
-            partial(ood_figures.perturbation_figure, examples),
-            ood_figures.perturbation_text(examples),
+            write_photograph,
+            partial(drawn.perturbation_figure, examples),
+            drawn.perturbation_text(examples),
         ),
     }
     captions = {
@@ -132,7 +153,7 @@ def _detection(measured: Measured, model: str) -> dict[str, Any]:
     names = detectors(measured.tables[model])
     rows: list[dict[str, Any]] = []
     for source in measured.sources:
-        for adversary in (NONE, "unaware", "aware"):
+        for adversary in (NONE, UNAWARE, "aware"):
             cells = []
             for name in names:
                 key = AWARE + name if adversary == "aware" else adversary
@@ -158,7 +179,7 @@ def _cell(found: Detection, matched: float | None) -> dict[str, str]:
     text = "{:.2f}".format
     return {
         "auroc": text(found.auroc.mean),
-        "interval": between(text, found.auroc.low, found.auroc.high),
+        "interval": interval_text(text, found.auroc.low, found.auroc.high),
         "aupr": text(found.aupr.mean),
         "fpr95": text(found.fpr95.mean),
         "matched": "" if matched is None else f"{matched:.0%}",
@@ -177,9 +198,9 @@ def _matching(measured: Measured, model: str) -> dict[str, Any]:
                     "adversary": adversary,
                     "first": not rows or rows[-1]["source"] != source,
                     "contour": text(one.contour.mean),
-                    "contour_interval": between(text, one.contour.low, one.contour.high),
+                    "contour_interval": interval_text(text, one.contour.low, one.contour.high),
                     "mask": text(one.mask.mean),
-                    "mask_interval": between(text, one.mask.low, one.mask.high),
+                    "mask_interval": interval_text(text, one.mask.low, one.mask.high),
                     "matched": f"{one.matched:.0%}",
                     "steps": "" if one.steps is None else f"{one.steps:.0f}",
                     "l2": "" if one.l2 is None else f"{one.l2:.1f}",
@@ -230,3 +251,9 @@ def _matching_csv(measured: Measured) -> str:
 def _flat(intervals: Iterable[Interval]) -> list[float | None]:
     """The numbers of intervals one after another; what there is not, of one patient, is None."""
     return [None if math.isnan(number) else number for one in intervals for number in one]
+
+
+def is_ood(folder: Path) -> bool:
+    """Whether a results folder is the out-of-distribution study's."""
+    path = folder / "study.json"
+    return path.exists() and "ood" in json.loads(path.read_text(encoding="utf-8"))

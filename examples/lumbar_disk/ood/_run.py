@@ -1,4 +1,4 @@
-"""Out-of-distribution attacks on three networks, and detectors under three adversaries (paper, section 3.2).
+"""Run of out-of-distribution attacks on three networks, and of detectors under them (paper, section 3.2).
 
 Each test disc gets a partner from every source of strange images, and the attack moves the partner until the
 network answers as it does for the disc. Three adversaries: none, one that knows of no detector, and one that
@@ -8,7 +8,7 @@ lowers a detector's score as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,14 @@ from advreg.detectors import (
 from advreg.evaluation import Row, Table
 from advreg.execution import Model
 from advreg.objectives import PerExample, Within
-
-from . import models, sharing
-from lumbar_disk.data import Heads
+from lumbar_disk._core import sharing
 from lumbar_disk._core.files import write
-from lumbar_disk.ood._images import Source, partners
-from lumbar_disk.data import Prepared
-from lumbar_disk.study import OODRecipe
-from lumbar_disk.study import Study
+from lumbar_disk.data import Heads, Prepared
 from lumbar_disk.network import UNet
+from lumbar_disk.ood._images import Source, partners
+from lumbar_disk.ood._recipe import OODRecipe
+from lumbar_disk.ood._tables import AWARE, DETECTOR, FINISHED, IN, L2_NORM, NONE, OTHERS, OWN, STEP, UNAWARE
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, POINT_ERROR, Study, Work
 
 SHOWN = 3  # test discs whose images are kept for the figures
 LAYER = "bottleneck"  # the encoder's code, which the detectors of features look at
@@ -74,7 +73,7 @@ HEADWISE: dict[str, PerExample] = {"reg": on("contour", J_OOD_reg), "seg": on("m
 
 @dataclass(frozen=True)
 class Adversary:
-    """One way to attack.
+    """Adversary of a trial: one way to attack.
 
     Attributes:
         name: "reg", "seg", "unaware" or "aware:DETECTOR".
@@ -89,75 +88,76 @@ class Adversary:
     detector: Detector | None = None
 
 
-@dataclass(frozen=True)
-class OODStudy(Study):
-    """The results folder of the out-of-distribution study; training and sharing are those of `Study`.
+def ood_work(recipe: OODRecipe, sources: tuple[Source, ...]) -> Work:
+    """Work of the out-of-distribution study: each network attacked from every source by every adversary.
 
-    Attributes:
-        sources: Where the attacks start.
+    Args:
+        recipe: Of the attacks.
+        sources: Where they start.
+
+    Returns:
+        What `lumbar_disk.study.Study` takes as its work.
     """
 
-    recipe: OODRecipe
-    sources: tuple[Source, ...] = ()
-
-    def identity(self) -> dict[str, Any]:
-        """What decides every number of the folder."""
-        images = {
-            source.name: [len(source.images), float(source.images.double().sum())] for source in self.sources
-        }
-        return super().identity() | {"sources": images}
-
-    def about(self, command: str) -> dict[str, Any]:
-        """What `study.json` says."""
-        told = {
-            source.name: {"images": len(source.images), "skipped": list(source.skipped)}
-            for source in self.sources
-        }
-        return super().about(command) | {"ood": {"sources": told}}
-
-    def evaluate(self, name: str, net: UNet) -> None:
-        """Attack from every source with every adversary; write the table, and a few of the images."""
-        folder = self.folder(name)
+    def evaluate(net: UNet, study: Study, folder: Path) -> None:
         if sharing.first():
-            trial = Trial(net, self.data, self.recipe, self.device)
-            table, shown = trial.run(self.sources, folder / "journal", progress=self.progress)
-            arrays = {
+            training = study.recipe
+            trial = Trial(
+                net, study.data, recipe, study.device, batch=training.eval_batch, seed=training.seed
+            )
+            table, shown = trial.run(sources, folder / "journal", progress=study.progress)
+            arrays: dict[str, Any] = {
                 key: np.asarray(value.cpu() if isinstance(value, Tensor) else value)
                 for key, value in shown.items()
             }
-            write(folder / "examples.npz", lambda path: models.save(path, arrays))
+            write(folder / "examples.npz", partial(np.savez_compressed, **arrays))
             table.save(folder / "table.csv")
         sharing.wait()
 
+    images = {one.name: [len(one.images), float(one.images.double().sum())] for one in sources}
+    told = {one.name: {"images": len(one.images), "skipped": list(one.skipped)} for one in sources}
+    return Work(evaluate, asdict(recipe), {"sources": images}, {"ood": {"sources": told}})
+
 
 class Trial:
-    """One network, attacked.
+    """Trial of one network: its detectors fitted, its adversaries attacking from every source.
 
     Args:
         net: The trained network.
         data: The split discs; detectors are fitted to the training discs, the test discs are attacked.
-        recipe: The recipe.
+        recipe: Of the attacks.
         device: Where to compute.
+        batch: Discs attacked together.
+        seed: Of the attacks' chance.
     """
 
-    def __init__(self, net: UNet, data: Prepared, recipe: OODRecipe, device: torch.device) -> None:
-        self.net, self.recipe, self.device = net, recipe, device
+    def __init__(
+        self,
+        net: UNet,
+        data: Prepared,
+        recipe: OODRecipe,
+        device: torch.device,
+        *,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self.net, self.recipe, self.device, self.batch, self.seed = net, recipe, device, batch, seed
         self.test = data.test.to(device)
         self.detectors: dict[str, Detector] = {}
         if "reconstruction" not in net.heads:
             heads = zip(HEADWISE.items(), ("contour", "mask"), strict=True)
             self.adversaries = [Adversary(name, objective, (head,)) for (name, objective), head in heads]
             return
-        train = torch.split(data.train.images.to(device), recipe.eval_batch)
+        train = torch.split(data.train.images.to(device), batch)
         self.detectors = {
             "reconstruction": ReconstructionDetector(net),
             "mahalanobis": MahalanobisDetector(net, LAYER).fit(train),
             "knn": NearestNeighbourDetector(net, LAYER).fit(train),
         }
-        self.adversaries = [Adversary("unaware", JOINT, ("contour", "mask"))]
+        self.adversaries = [Adversary(UNAWARE, JOINT, ("contour", "mask"))]
         for name, detector in self.detectors.items():
             weight = recipe.ood_weight / float(scores(detector, train).std())
-            self.adversaries.append(Adversary(f"aware:{name}", lower_score(JOINT, weight), (), detector))
+            self.adversaries.append(Adversary(f"{AWARE}{name}", lower_score(JOINT, weight), (), detector))
 
     def run(
         self, sources: tuple[Source, ...], journal: Path, *, progress: bool
@@ -175,20 +175,20 @@ class Trial:
         journal.mkdir(parents=True, exist_ok=True)
         starts = {name: x.to(self.device) for name, x in partners(sources, len(self.test)).items()}
         first = "lung_ct" if "lung_ct" in starts else next(iter(starts))
-        rows = self.scored("in", 0.0, self.test.images, self.detectors)
+        rows = self.scored(IN, 0.0, self.test.images, self.detectors)
         shown = {
             "source": first,
             "patients": self.test.patients[:SHOWN],
             "levels": self.test.levels[:SHOWN],
-            **self.pictures("in", self.test.images),
-            **self.pictures("none", starts[first]),
+            **self.pictures(IN, self.test.images),
+            **self.pictures(NONE, starts[first]),
         }
         jobs = [(source, adversary) for source in starts for adversary in self.adversaries]
         with tqdm(jobs, desc="ood", unit="attack", disable=not progress) as bar:
             for source, adversary in bar:
                 bar.set_postfix(source=source, adversary=adversary.name)
                 if adversary is self.adversaries[0]:
-                    clean = f"{source}/none"
+                    clean = f"{source}/{NONE}"
                     rows += self.scored(clean, 0.0, starts[source], self.detectors)
                     rows += self.compared(clean, 0.0, starts[source])
                 file = journal / f"{source}-{adversary.name.replace(':', '_')}.pt"
@@ -209,7 +209,7 @@ class Trial:
         }
         model: Model = self.net if adversary.detector is None else aware(self.net, adversary.detector)
         parts = []
-        for some in torch.split(torch.arange(len(x_out)), recipe.eval_batch):
+        for some in torch.split(torch.arange(len(x_out)), self.batch):
             found = ood_attack(
                 model,
                 self.test.images[some],
@@ -220,7 +220,7 @@ class Trial:
                 steps=recipe.ood_steps,
                 random_start=False,
                 match={head: conditions[head] for head in adversary.heads},
-                seed=recipe.seed,
+                seed=self.seed,
                 index=some,
             )
             parts.append({"x": found.x, "step": found.step, "finished": found.finished})
@@ -232,11 +232,11 @@ class Trial:
         change = x - x_out
         own, others = disc_likeness(change, self.test.masks)
         measured = {
-            ("attack", "step"): found["step"],
-            ("attack", "finished"): found["finished"],
-            ("perturbation", "l2"): change.flatten(1).norm(dim=1),
-            ("perturbation", "own"): own,
-            ("perturbation", "others"): others,
+            STEP: found["step"],
+            FINISHED: found["finished"],
+            L2_NORM: change.flatten(1).norm(dim=1),
+            OWN: own,
+            OTHERS: others,
         }
         seen = {
             key: detector
@@ -254,16 +254,16 @@ class Trial:
         mine, theirs = self.answers(x), self.answers(self.test.images)
         size = (x.shape[-2], x.shape[-1])
         measured = {
-            ("contour", "dice"): contour_dice(mine["contour"], theirs["contour"], size=size),
-            ("contour", "point_error"): point_error(mine["contour"], theirs["contour"]),
-            ("mask", "dice"): masks_agree(mine["mask"], theirs["mask"]),
+            CONTOUR_DICE.column: contour_dice(mine["contour"], theirs["contour"], size=size),
+            POINT_ERROR.column: point_error(mine["contour"], theirs["contour"]),
+            MASK_DICE.column: masks_agree(mine["mask"], theirs["mask"]),
         }
         return self.rows(name, radius, measured)
 
     def scored(self, name: str, radius: float, x: Tensor, detectors: Mapping[str, Detector]) -> list[Row]:
         """Let detectors judge images."""
-        parts = torch.split(x, self.recipe.eval_batch)
-        measured = {("detector", key): scores(detector, parts) for key, detector in detectors.items()}
+        parts = torch.split(x, self.batch)
+        measured = {(DETECTOR, key): scores(detector, parts) for key, detector in detectors.items()}
         return self.rows(name, radius, measured)
 
     def rows(self, name: str, radius: float, measured: Mapping[tuple[str, str], Tensor]) -> list[Row]:
@@ -277,7 +277,7 @@ class Trial:
     def answers(self, x: Tensor) -> Heads:
         """The network's answers, all heads."""
         with torch.no_grad():
-            parts = [self.net(part) for part in torch.split(x, self.recipe.eval_batch)]
+            parts = [self.net(part) for part in torch.split(x, self.batch)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def pictures(self, name: str, x: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What the out-of-distribution study measured: detection and matching, by model, source and adversary.
+"""Tables of the out-of-distribution study: detection and matching, by model, source and adversary.
 
 A row's `attack` is "in", a test disc itself, or "SOURCE/ADVERSARY", the out-of-distribution image paired
 with the disc: under the adversary "none" as it is, under another changed until the model answers alike.
@@ -12,15 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from advreg.detectors import Detection, detection
 from advreg.evaluation import Interval, Row, Table
+from advreg.metrics import Detection, detection
+from lumbar_disk.ood._recipe import MODELS
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, POINT_ERROR
 
-MODELS = ("P10_std", "P10_std_rec", "P10_adv_rs_rec")
 LOSSES = {"P10_std": "L", "P10_std_rec": "L + L_rec", "P10_adv_rs_rec": "L_adv_rs + L_rec"}
 """The paper's names of the losses that the models are trained with."""
 PAPER_SOURCE = "lung_ct"
 SETTINGS = {"ood_radius": 40.0, "ood_steps": 4000, "ood_alpha": 0.01}
 """The paper's settings of its out-of-distribution attacks, for crops of 128 pixels; released code."""
+
+DETECTOR = "detector"
+"""What a table's column `head` says of a detector's scores; `metric` names the detector."""
+STEP, FINISHED = ("attack", "step"), ("attack", "finished")
+L2_NORM, OWN, OTHERS = ("perturbation", "l2"), ("perturbation", "own"), ("perturbation", "others")
+"""Columns `head` and `metric` of what is measured on an attack and its perturbation: at which step it ended and
+if its heads matched; the norm, and the correlations with its own disc and with the others."""
 
 IN, NONE, UNAWARE = "in", "none", "unaware"
 AWARE = "aware:"
@@ -96,9 +104,7 @@ def adversaries(table: Columns, source: str) -> tuple[str, ...]:
 
 def detectors(table: Columns) -> tuple[str, ...]:
     """The detectors that scored the test discs, in order of appearance."""
-    return tuple(
-        dict.fromkeys(metric for attack, head, metric in table if (attack, head) == (IN, "detector"))
-    )
+    return tuple(dict.fromkeys(metric for attack, head, metric in table if (attack, head) == (IN, DETECTOR)))
 
 
 def detections(tables: Mapping[str, Columns], sources: Iterable[str], resamples: int) -> dict[Key, Detection]:
@@ -119,9 +125,9 @@ def detections(tables: Mapping[str, Columns], sources: Iterable[str], resamples:
     for source in sources:
         for model, table in tables.items():
             for detector in detectors(table):
-                low = table[IN, "detector", detector]
+                low = table[IN, DETECTOR, detector]
                 for adversary in adversaries(table, source):
-                    high = table.get((f"{source}/{adversary}", "detector", detector))
+                    high = table.get((f"{source}/{adversary}", DETECTOR, detector))
                     if high is None or (adversary.startswith(AWARE) and adversary != AWARE + detector):
                         continue
                     found[model, detector, source, adversary] = detection(
@@ -177,7 +183,7 @@ def matchings(
         for source in sources
         for model, table in tables.items()
         for adversary in adversaries(table, source)
-        if (f"{source}/{adversary}", "contour", "dice") in table
+        if (f"{source}/{adversary}", *CONTOUR_DICE.column) in table
     }
 
 
@@ -277,8 +283,8 @@ def median(
 def _matching(table: Columns, source: str, adversary: str, within: Tolerance, resamples: int) -> Matching:
     """Measure one model on one source under one adversary."""
     attack = f"{source}/{adversary}"
-    contour, mask = table[attack, "contour", "dice"], table[attack, "mask", "dice"]
-    errors = table[attack, "contour", "point_error"].values()
+    contour, mask = table[attack, *CONTOUR_DICE.column], table[attack, *MASK_DICE.column]
+    errors = table[attack, *POINT_ERROR.column].values()
     near = {"reg": errors <= within.contour, "seg": mask.values() >= within.mask}
     return Matching(
         discs=len(contour),
@@ -288,8 +294,8 @@ def _matching(table: Columns, source: str, adversary: str, within: Tolerance, re
         mask_mean=float(mask.values().mean()),
         point_error=float(errors.mean()),
         matched=float(near.get(adversary, near["reg"] & near["seg"]).mean()),
-        steps=_mean(table.get((attack, "attack", "step"))),
-        l2=_mean(table.get((attack, "perturbation", "l2"))),
+        steps=_mean(table.get((attack, *STEP))),
+        l2=_mean(table.get((attack, *L2_NORM))),
     )
 
 

@@ -1,4 +1,4 @@
-"""The paper's six claims about in-distribution attacks, each decided by the measurements.
+"""Claims of the paper about in-distribution attacks, six of them, each decided by the measurements.
 
 A claim has parts. Each part is one number, a level or the difference of two models on the same discs, with
 its bootstrap interval over test patients and the threshold that it must pass. A part holds if the whole
@@ -8,16 +8,19 @@ The intervals tell how sure the number is for these networks; another training w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 from typing import Protocol
 
 from advreg.evaluation import Interval, Table, bootstrap
-
-from lumbar_disk.report._paper import MEASURES, PURE, SHAPE_MODELS, published
+from lumbar_disk._core.files import csv_text
+from lumbar_disk.report._paper import PURE, SHAPE_MODELS, published
 from lumbar_disk.report._results import chosen
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, Measure
 
 COLLAPSE = 0.5
 """Below this Dice a network has collapsed: the paper's own figure, in the caption of Fig. 4."""
@@ -31,8 +34,6 @@ TRAINED = 0.07
 SMALL = (0.01, 0.03)
 """Small noise, claim 5: the radii below half of `TRAINED`."""
 CLEAN = 0.0
-
-CONTOUR, MASK = 2, 3  # tables of the Dice of each head under attack on that head
 
 
 class Verdict(StrEnum):
@@ -71,7 +72,7 @@ class Question:
 
     Attributes:
         model: The model in question.
-        table: Which of the paper's tables measures it.
+        measure: What is measured.
         radius: Of the attack.
         threshold: What to compare with.
         above: Whether the claim is that the number lies above.
@@ -79,7 +80,7 @@ class Question:
     """
 
     model: str
-    table: int
+    measure: Measure
     radius: float
     threshold: float
     above: bool
@@ -95,7 +96,7 @@ class Question:
         """What is measured, in words."""
         who = " minus ".join(self.models)
         where = "clean images" if self.radius == CLEAN else f"radius {self.radius:g}"
-        return f"{who}, {MEASURES[self.table].title}, {where}"
+        return f"{who}, {self.measure.title}, {where}"
 
     @property
     def difference(self) -> bool:
@@ -144,7 +145,7 @@ class Claim:
     """One claim of the paper with its parts.
 
     Attributes:
-        number: 1 to 6; 7 to 9 are in `lumbar_disk.ood_claims`.
+        number: 1 to 6; 7 to 9 are in `lumbar_disk.ood`.
         title: A few words.
         sentence: What is claimed, and what would count as such.
         parts: All that are judged must hold.
@@ -183,11 +184,11 @@ def judge(tables: Mapping[str, Table]) -> tuple[Claim, ...]:
 
 def _claims() -> Iterator[tuple[str, str, list[Question]]]:
     """Yield title, sentence and questions of each claim."""
-    both = (CONTOUR, MASK)
+    both = (CONTOUR_DICE, MASK_DICE)
     yield (
         "Networks trained on clean images collapse",
         f"Mask Dice of each std model falls below {COLLAPSE:g} under attack of radius {NOISE:g}.",
-        [Question(f"{ssm}_std", MASK, NOISE, COLLAPSE, above=False) for ssm in SHAPE_MODELS],
+        [Question(f"{ssm}_std", MASK_DICE, NOISE, COLLAPSE, above=False) for ssm in SHAPE_MODELS],
     )
     sentence = (
         f"At radius {NOISE:g} no rand model gains {MARGIN:g} Dice over std, with either head and in either "
@@ -197,14 +198,14 @@ def _claims() -> Iterator[tuple[str, str, list[Question]]]:
         "Random noise in training does not help",
         sentence,
         [
-            Question(f"{ssm}_{kind}", table, NOISE, MARGIN, above=False, than=f"{ssm}_std")
-            for kind, ssm, table in product(("rand", PURE), SHAPE_MODELS, both)
+            Question(f"{ssm}_{kind}", measure, NOISE, MARGIN, above=False, than=f"{ssm}_std")
+            for kind, ssm, measure in product(("rand", PURE), SHAPE_MODELS, both)
         ],
     )
     yield (
         "Adversarial training on both heads makes both robust",
         f"At radius {NOISE:g} adv_rs gains more than {MARGIN:g} Dice over std, with either head.",
-        [_gain(ssm, "adv_rs", "std", table) for ssm, table in product(SHAPE_MODELS, both)],
+        [_gain(ssm, "adv_rs", "std", measure) for ssm, measure in product(SHAPE_MODELS, both)],
     )
     sentence = (
         f"At radius {NOISE:g} adv_s gains more than {MARGIN:g} Dice over std with either head, adv_r with "
@@ -215,9 +216,9 @@ def _claims() -> Iterator[tuple[str, str, list[Question]]]:
         "Training against attacks on the mask makes both heads robust, on the contour mainly the contour",
         sentence,
         [
-            *(_gain(ssm, "adv_s", "std", table) for ssm, table in product(SHAPE_MODELS, both)),
-            *(_gain(ssm, "adv_r", "std", CONTOUR) for ssm in SHAPE_MODELS),
-            *(_gain(ssm, "adv_s", "adv_r", MASK, TRAINED) for ssm in SHAPE_MODELS),
+            *(_gain(ssm, "adv_s", "std", measure) for ssm, measure in product(SHAPE_MODELS, both)),
+            *(_gain(ssm, "adv_r", "std", CONTOUR_DICE) for ssm in SHAPE_MODELS),
+            *(_gain(ssm, "adv_s", "adv_r", MASK_DICE, TRAINED) for ssm in SHAPE_MODELS),
         ],
     )
     sentence = (
@@ -228,8 +229,8 @@ def _claims() -> Iterator[tuple[str, str, list[Question]]]:
         "Under adversarial training the larger shape model does better at small noise",
         sentence,
         [
-            Question(f"P10_{kind}", table, radius, 0.0, above=True, than=f"P3_{kind}")
-            for (kind, table), radius in product(_TRAINED_HEADS, SMALL)
+            Question(f"P10_{kind}", measure, radius, 0.0, above=True, than=f"P3_{kind}")
+            for (kind, measure), radius in product(_TRAINED_HEADS, SMALL)
         ],
     )
     sentence = (
@@ -240,30 +241,34 @@ def _claims() -> Iterator[tuple[str, str, list[Question]]]:
         "Adversarial training costs accuracy on clean images",
         sentence,
         [
-            Question(f"{ssm}_std", table, CLEAN, 0.0, above=True, than=f"{ssm}_{kind}")
-            for (kind, table), ssm in product(_TRAINED_HEADS, SHAPE_MODELS)
+            Question(f"{ssm}_std", measure, CLEAN, 0.0, above=True, than=f"{ssm}_{kind}")
+            for (kind, measure), ssm in product(_TRAINED_HEADS, SHAPE_MODELS)
         ],
     )
 
 
-_TRAINED_HEADS = (("adv_rs", CONTOUR), ("adv_rs", MASK), ("adv_r", CONTOUR), ("adv_s", MASK))
+_TRAINED_HEADS = (
+    ("adv_rs", CONTOUR_DICE),
+    ("adv_rs", MASK_DICE),
+    ("adv_r", CONTOUR_DICE),
+    ("adv_s", MASK_DICE),
+)
 
 
-def _gain(ssm: str, kind: str, than: str, table: int, radius: float = NOISE) -> Question:
+def _gain(ssm: str, kind: str, than: str, measure: Measure, radius: float = NOISE) -> Question:
     """Ask whether one training is better than another by more than `MARGIN`."""
-    return Question(f"{ssm}_{kind}", table, radius, MARGIN, above=True, than=f"{ssm}_{than}")
+    threshold = MARGIN if measure.worse == "lower" else -MARGIN
+    return Question(f"{ssm}_{kind}", measure, radius, threshold, threshold > 0, than=f"{ssm}_{than}")
 
 
 def _answer(question: Question, tables: Mapping[str, Table]) -> Part:
     """Measure what a question asks for."""
-    printed = [published(question.table, name, question.radius) for name in question.models]
+    printed = [published(question.measure.name, name, question.radius) for name in question.models]
     known = None if None in printed else _minus([value for value in printed if value is not None])
     absent = [name for name in question.models if name not in tables]
     if absent:
         return Part(question, None, known, f"{' and '.join(absent)} not there")
-    found = [
-        chosen(tables[name], MEASURES[question.table], radius=question.radius) for name in question.models
-    ]
+    found = [chosen(tables[name], question.measure, radius=question.radius) for name in question.models]
     if not all(found):
         return Part(question, None, known, f"radius {question.radius:g} was not evaluated")
     values = [{row.index: row.value for row in table} for table in found]

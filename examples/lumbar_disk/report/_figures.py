@@ -1,15 +1,15 @@
 """Figures of the study: robustness curves (the paper's Figs 4 to 7), discs under attack (Figs 8 and 9).
 
-Each comes wide, for a page, and tall, for a phone. `darkened` gives the curves for a dark page; discs under
-attack stand on black anyway, as images are read.
+Each comes wide, for a page, and tall, for a phone. Curves are turned for a dark page; discs under attack
+stand on black anyway, as images are read.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from advreg import contour_dice, dice
-
-from lumbar_disk.FIG import ANSWER, TRUTH, closed, frame
-from lumbar_disk.report._paper import MEASURES, MODELS, RADII, published
-from lumbar_disk.report._results import Cells, Examples
+from lumbar_disk._core.drawing import ANSWER, COLOURS, GROUND, INK, TRUTH, closed, edge, frame, inked
+from lumbar_disk.report._pages import Picture, write_drawing, write_photograph
+from lumbar_disk.report._paper import PAPER_MODELS, PAPER_RADII, published
+from lumbar_disk.report._results import Cells, Results
+from lumbar_disk.study import MASK_DICE, MEASURES, Examples
 
 MARKERS = "osD^vP"
 
@@ -37,7 +38,7 @@ class Curves:
 
 CURVES = {
     4: Curves(
-        tuple(name for name in MODELS if name.endswith(("_std", "_rand"))),
+        tuple(name for name in PAPER_MODELS if name.endswith(("_std", "_rand"))),
         "Networks trained on clean images (std), and with random noise added to the images (rand)",
     ),
     5: Curves(
@@ -63,7 +64,7 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
 
     Args:
         number: Of the figure.
-        cells: What `results.cells` returned.
+        cells: What `cells` returned.
         tall: Whether to stack the three panels.
 
     Returns:
@@ -71,14 +72,16 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
     """
     models = CURVES[number].models
     with rc_context(inked(INK, GROUND)):
-        figure = Figure(figsize=(4.6, 9.6) if tall else (11.5, 4.3), dpi=150, layout="constrained")
-        panels = figure.subplots(*((3, 1) if tall else (1, 3)))
-        for axes, (table, measure) in zip(panels, MEASURES.items(), strict=True):
+        count = len(MEASURES)
+        size = (4.6, 3.2 * count) if tall else (11.5 / 3 * count, 4.3)
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        panels = figure.subplots(*((count, 1) if tall else (1, count)))
+        for axes, measure in zip(panels, MEASURES.values(), strict=True):
             for name, colour, marker in zip(models, COLOURS, MARKERS, strict=False):
-                _curve(axes, cells, (table, name), colour, marker)
-            axes.set_title(f"{measure.symbol}: attack on the {measure.attack}", fontsize=11)
+                _curve(axes, cells, (measure.name, name), colour, marker)
+            axes.set_title(f"{measure.symbol}: attack on the {measure.head}", fontsize=11)
             axes.set(xlabel="radius of the attack (Linf)", ylabel=measure.title)
-            axes.set_ylim(*((0, None) if measure.metric == "point_error" else (-0.02, 1.02)))
+            axes.set_ylim(*((0, None) if measure.unit else (-0.02, 1.02)))
             axes.locator_params(axis="x", nbins=5)
             axes.grid(alpha=0.15)
         there = {name for _, name, _ in cells}
@@ -134,7 +137,9 @@ def curve_text(number: int, cells: Cells) -> str:
     lines = []
     for name in CURVES[number].models:
         found = {
-            radius: one.mean for (table, model, radius), one in cells.items() if (table, model) == (3, name)
+            radius: one.mean
+            for (measure, model, radius), one in cells.items()
+            if (measure, model) == (MASK_DICE.name, name)
         }
         if found:
             lines.append(_line(name, found))
@@ -174,18 +179,18 @@ def _scores(number: int, arrays: Examples) -> dict[float, float]:
     return {float(radius): value for radius, value in zip(arrays["radii"], found.tolist(), strict=True)}
 
 
-def _curve(axes: Axes, cells: Cells, which: tuple[int, str], colour: str, marker: str) -> None:
+def _curve(axes: Axes, cells: Cells, which: tuple[str, str], colour: str, marker: str) -> None:
     """Draw one model's measured curve, and the published one."""
-    table, name = which
-    radii = sorted(radius for number, model, radius in cells if (number, model) == which)
-    found = [cells[table, name, radius] for radius in radii]
+    measure, name = which
+    radii = sorted(radius for one, model, radius in cells if (one, model) == which)
+    found = [cells[measure, name, radius] for radius in radii]
     axes.plot(radii, [one.mean for one in found], color=colour, marker=marker, markersize=4.5, zorder=3)
     axes.fill_between(
         radii, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.18, linewidth=0
     )
-    printed = [published(table, name, radius) for radius in RADII]
+    printed = [published(measure, name, radius) for radius in PAPER_RADII]
     values = [np.nan if value is None else value for value in printed]
-    axes.plot(RADII, values, color=colour, linestyle="--", linewidth=1.2, alpha=0.6)
+    axes.plot(PAPER_RADII, values, color=colour, linestyle="--", linewidth=1.2, alpha=0.6)
 
 
 def _output(axes: Axes, head: str, arrays: Examples, radius: float) -> None:
@@ -196,8 +201,8 @@ def _output(axes: Axes, head: str, arrays: Examples, radius: float) -> None:
     closed(axes, torch.from_numpy(arrays["contours"][0]), TRUTH)
     if head == "contour":
         closed(axes, torch.from_numpy(answer), ANSWER)
-    elif (answer > 0).any() and (answer < 0).any():
-        axes.contour(answer[0], levels=[0.0], colors=[ANSWER], linewidths=1.3)
+    else:
+        edge(axes, answer[0], ANSWER)
     frame(axes, (image.shape[0], image.shape[1]))
 
 
@@ -216,7 +221,7 @@ def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], 
 
     Args:
         results: Of the study.
-        cells: What `results.cells` returned for it.
+        cells: What `cells` returned for it.
         out: The folder to write to.
 
     Returns:
@@ -225,7 +230,7 @@ def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], 
     shown, files = [], []
     for number, curves in CURVES.items():
         path = out / f"figure{number}.png"
-        sources = drawing(path, partial(curve_figure, number, cells))
+        sources = write_drawing(path, partial(curve_figure, number, cells))
         files.append(path)
         shown.append(Picture(number, curves.caption, curve_text(number, cells), sources))
     for number, head in OUTPUTS.items():
@@ -236,7 +241,7 @@ def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], 
             path.unlink(missing_ok=True)  # of an earlier run
             shown.append(Picture(number, caption, "", {}))
             continue
-        sources = photograph(path, partial(output_figure, number, results.examples))
+        sources = write_photograph(path, partial(output_figure, number, results.examples))
         files.append(path)
         shown.append(Picture(number, f"{caption}: {which}", output_text(number, results.examples), sources))
     return shown, files

@@ -1,26 +1,36 @@
-"""What both reports show: a page from its template, claims, run times, data and recipe in words."""
+"""Pages of both reports from their templates: claims, run times, data, recipe and pictures in words."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
-from . import prepare
-from lumbar_disk.report._claims import Claim, Part, Verdict
+from lumbar_disk._core.drawing import darkened
 from lumbar_disk._core.files import write
-from lumbar_disk.report._paper import PATIENTS
+from lumbar_disk.data import counts
+from lumbar_disk.report._claims import Claim, Part, Verdict
+from lumbar_disk.report._paper import PAPER_PATIENTS
 from lumbar_disk.report._results import Results
 
+NARROW = "(max-width: 640px)"
+DARK = "(prefers-color-scheme: dark)"
 FEW = 10  # test patients below which the intervals are too short, see `advreg.evaluation.bootstrap`
 
 
-def written(out: Path, template: str, content: Mapping[str, Any], tables: Mapping[str, str]) -> list[Path]:
+def write_pages(
+    out: Path, template: str, content: Mapping[str, Any], tables: Mapping[str, str]
+) -> list[Path]:
     """Write `report.html` and `report.md` from their templates, and tables that are text already.
 
     Args:
@@ -33,7 +43,7 @@ def written(out: Path, template: str, content: Mapping[str, Any], tables: Mappin
         The files.
     """
     pages = Environment(
-        loader=PackageLoader("lumbar_disk", ""),
+        loader=PackageLoader("lumbar_disk.report", "templates"),
         autoescape=select_autoescape(["html.jinja"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -43,13 +53,10 @@ def written(out: Path, template: str, content: Mapping[str, Any], tables: Mappin
         f"report.{kind}": pages.get_template(f"{template}.{kind}.jinja").render(content) + "\n"
         for kind in ("html", "md")
     }
-    return [
-        write(out / name, partial(Path.write_text, data=text, encoding="utf-8"))
-        for name, text in (texts | dict(tables)).items()
-    ]
+    return [write(out / name, text) for name, text in (texts | dict(tables)).items()]
 
 
-def shared(results: Results, claims: Sequence[Claim], known: Mapping[str, Any]) -> dict[str, Any]:
+def page_content(results: Results, claims: Sequence[Claim], known: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates of both reports show, but for tables and figures.
 
     Args:
@@ -70,7 +77,7 @@ def shared(results: Results, claims: Sequence[Claim], known: Mapping[str, Any]) 
         "settings": settings,
         "unlike": [one for one in settings if one["differs"]],
         "times": _times(results),
-        "data": prepare.counts(about["data"]),
+        "data": counts(about["data"]),
         "data_facts": _facts(about),
     }
 
@@ -90,7 +97,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
                 "measured": part.reason if part.measured is None else _signed(part, part.measured.mean),
                 "interval": ""
                 if part.measured is None
-                else between(partial(_signed, part), part.measured.low, part.measured.high),
+                else interval_text(partial(_signed, part), part.measured.low, part.measured.high),
                 "published": "" if part.published is None else _signed(part, part.published),
                 "verdict": part.verdict,
             }
@@ -128,7 +135,7 @@ def _facts(about: Mapping[str, Any]) -> dict[str, str]:
     sources = manifest["sources"].values()
     return {
         "patients": ", ".join(
-            f"{side} {count} (paper {PATIENTS[side]})" for side, count in about["patients"].items()
+            f"{side} {count} (paper {PAPER_PATIENTS[side]})" for side, count in about["patients"].items()
         ),
         "discs": ", ".join(f"{side} {count}" for side, count in about["discs"].items()),
         "refused discs": str(len(manifest["refused"])),
@@ -158,7 +165,7 @@ def _signed(part: Part, value: float) -> str:
     return f"{value:.3f}" if not part.question.difference else f"{value:+.3f}"
 
 
-def between(text: Callable[[float], str], low: float, high: float) -> str:
+def interval_text(text: Callable[[float], str], low: float, high: float) -> str:
     """An interval; of one patient there is none."""
     return "no interval" if math.isnan(low) else f"{text(low)} to {text(high)}"
 
@@ -197,11 +204,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-#PICT
-NARROW = "(max-width: 640px)"
-DARK = "(prefers-color-scheme: dark)"
-
-
 @dataclass(frozen=True)
 class Picture:
     """A figure as a page shows it.
@@ -219,12 +221,12 @@ class Picture:
     sources: dict[str, str]
 
 
-def drawing(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
+def write_drawing(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
     """Write a figure of lines, and render it for a page, light and dark.
 
     Args:
         path: The PNG file to write.
-        draw: Draws it, given `tall`, in the colours that `study_figures.darkened` knows.
+        draw: Draws it, given `tall`, in the colours that the study's `darkened` knows.
 
     Returns:
         See `Picture.sources`.
@@ -236,8 +238,8 @@ def drawing(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
     return {media: _uri("image/svg+xml", svg) for media, svg in drawn.items()}
 
 
-def photograph(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
-    """Write a figure of images, and render it for a page; see `drawing`."""
+def write_photograph(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
+    """Write a figure of images, and render it for a page; see `write_drawing`."""
     write(path, draw(tall=False).savefig)
     return {
         NARROW: _uri("image/png", _saved(draw(tall=True))),

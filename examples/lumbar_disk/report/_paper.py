@@ -1,24 +1,35 @@
-"""What the paper published: Tables 1 to 3, the names of its models, and its settings (section 3.1)."""
+"""Published results of the paper: Tables 1 to 3, the names of its models, and its settings (section 3.1)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-RADII = (0.0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2)  # the columns of its tables: Linf; 0 is the clean images
-SIZE = 128  # side of its crops; its Table 1 is in their pixels
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, POINT_ERROR
+
+PAPER_RADII = (
+    0.0,
+    0.01,
+    0.03,
+    0.05,
+    0.07,
+    0.1,
+    0.2,
+)  # the columns of its tables: Linf; 0 is the clean images
+PAPER_SIZE = 128  # side of its crops; its Table 1 is in their pixels
 SHAPE_MODELS = ("P3", "P5", "P10")
 TRAININGS = ("std", "rand", "adv_r", "adv_s", "adv_rs")
-MODELS = tuple(f"{ssm}_{training}" for training in TRAININGS for ssm in SHAPE_MODELS)  # in its tables' order
+PAPER_MODELS = tuple(
+    f"{ssm}_{training}" for training in TRAININGS for ssm in SHAPE_MODELS
+)  # in its tables' order
 
 PURE = "rand_pure"
 """L_rand as the released code reads it: pure noise in place of image plus noise. Three models beyond the
 paper's fifteen; its `rand` rows come from that code, as far as can be told."""
 
-PATIENTS = {"train": 80, "test": 20}  # five discs each
+PAPER_PATIENTS = {"train": 80, "test": 20}  # five discs each
 
-SETTINGS: dict[str, Any] = {
-    "size": SIZE,
+PAPER_SETTINGS: dict[str, Any] = {
+    "size": PAPER_SIZE,
     "width": 64,
     "batch": 64,
     "virtual": 640_000,
@@ -30,44 +41,16 @@ SETTINGS: dict[str, Any] = {
     "radius": 0.07,
     "alpha": 0.01,
     "attack_steps": 20,
-    "radii": RADII,
+    "radii": PAPER_RADII,
     "eval_steps": 100,
 }
-"""The paper's settings, by the fields of `recipes.StudyRecipe`; width and batches are the released code's."""
+"""Settings by the fields of `lumbar_disk.study.StudyRecipe`; some are the released code's."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What a table reports: which head was attacked, which answered, and how the answer was measured.
-
-    Attributes:
-        symbol: The paper's name.
-        title: The same in words.
-        attack: The head that was attacked.
-        head: The head that answered.
-        metric: The measure's name in an `advreg.evaluation.Table`.
-        digits: Decimals to show.
-    """
-
-    symbol: str
-    title: str
-    attack: str
-    head: str
-    metric: str
-    digits: int
-
-
-MEASURES = {
-    1: Measure("Error_reg", "point error (pixels)", "contour", "contour", "point_error", 2),
-    2: Measure("DICE_reg", "contour Dice", "contour", "contour", "dice", 3),
-    3: Measure("DICE_seg", "mask Dice", "mask", "mask", "dice", 3),
-}
-"""By number of table: the paper's Eqs (13) to (15)."""
-
-# By table and model, one value for each of `RADII`, as printed. Its names P03_std and p05_std are P3_std and
+# By measure and model, one value for each of `PAPER_RADII`, as printed. Its P03_std and p05_std are P3_std and
 # P5_std here. The last three rows of Table 1 follow its caption in the text.
-_PRINTED: dict[int, dict[str, tuple[float, ...]]] = {
-    1: {
+_PRINTED: dict[str, dict[str, tuple[float, ...]]] = {
+    POINT_ERROR.name: {
         "P3_std": (2.4913, 4.0939, 8.5369, 10.1408, 10.4531, 10.525, 10.5399),
         "P5_std": (2.0531, 3.6349, 10.024, 15.2504, 17.3851, 18.6632, 19.7239),
         "P10_std": (1.6886, 3.917, 12.781, 21.5228, 23.0385, 23.527, 24.3022),
@@ -84,7 +67,7 @@ _PRINTED: dict[int, dict[str, tuple[float, ...]]] = {
         "P5_adv_rs": (2.1857, 2.4476, 3.0946, 3.8609, 4.7454, 6.2276, 9.7687),
         "P10_adv_rs": (1.9608, 2.3597, 3.1337, 3.9293, 4.7708, 6.2132, 9.6021),
     },
-    2: {
+    CONTOUR_DICE.name: {
         "P3_std": (0.8772, 0.8487, 0.7063, 0.6429, 0.6235, 0.6256, 0.6216),
         "P5_std": (0.9064, 0.8651, 0.593, 0.2895, 0.1853, 0.1377, 0.1106),
         "P10_std": (0.9315, 0.8906, 0.5445, 0.1888, 0.1366, 0.1224, 0.105),
@@ -101,7 +84,7 @@ _PRINTED: dict[int, dict[str, tuple[float, ...]]] = {
         "P5_adv_rs": (0.9059, 0.8965, 0.8708, 0.8419, 0.8064, 0.74, 0.6057),
         "P10_adv_rs": (0.9224, 0.9109, 0.8856, 0.8579, 0.8256, 0.765, 0.6131),
     },
-    3: {
+    MASK_DICE.name: {
         "P3_std": (0.8822, 0.7846, 0.177, 0.0268, 0, 0, 0),
         "P5_std": (0.9161, 0.8328, 0.297, 0.0537, 0.0108, 0, 0),
         "P10_std": (0.9446, 0.847, 0.2907, 0.0468, 0.0013, 0, 0),
@@ -120,26 +103,27 @@ _PRINTED: dict[int, dict[str, tuple[float, ...]]] = {
     },
 }
 
-TABLES: dict[int, dict[str, dict[float, float]]] = {
-    number: {model: dict(zip(RADII, row, strict=True)) for model, row in rows.items()}
-    for number, rows in _PRINTED.items()
+TABLES: dict[str, dict[str, dict[float, float]]] = {
+    measure: {model: dict(zip(PAPER_RADII, row, strict=True)) for model, row in rows.items()}
+    for measure, rows in _PRINTED.items()
 }
-"""The published values by table, model and radius."""
+"""The published values by measure, model and radius."""
 
 
-def published(number: int, model: str, radius: float) -> float | None:
+def published(measure: str, model: str, radius: float) -> float | None:
     """What the paper printed, or None where it has no such row or column.
 
     Args:
-        number: Of the table, 1 to 3.
+        measure: Its name, one of `lumbar_disk.study.MEASURES`.
         model: Its name; a model in the released code's reading of L_rand stands beside the paper's `rand`.
         radius: Of the attack.
 
     Example:
-        >>> published(3, "P10_adv_rs", 0.03), published(3, "P10_rand_pure", 0.03), published(3, "mine", 0.03)
-        (0.8755, 0.3196, None)
+        >>> published("mask_dice", "P10_adv_rs", 0.03), published("mask_dice", "P10_rand_pure", 0.03)
+        (0.8755, 0.3196)
+        >>> published("mask_dice", "mine", 0.03)
     """
-    return TABLES[number].get(model.replace(PURE, "rand"), {}).get(radius)
+    return TABLES[measure].get(model.replace(PURE, "rand"), {}).get(radius)
 
 
 def ordered(models: set[str]) -> tuple[str, ...]:
@@ -152,6 +136,10 @@ def ordered(models: set[str]) -> tuple[str, ...]:
         >>> ordered({"mine"})[-2:]
         ('P10_adv_rs', 'mine')
     """
-    first = [name for name in MODELS if name.endswith(("_std", "_rand"))]
-    study = [*first, *(f"{ssm}_{PURE}" for ssm in SHAPE_MODELS), *(name for name in MODELS if "_adv" in name)]
+    first = [name for name in PAPER_MODELS if name.endswith(("_std", "_rand"))]
+    study = [
+        *first,
+        *(f"{ssm}_{PURE}" for ssm in SHAPE_MODELS),
+        *(name for name in PAPER_MODELS if "_adv" in name),
+    ]
     return (*study, *sorted(models - set(study)))

@@ -1,4 +1,4 @@
-"""A folder of results, read: what the study's figures, claims and report are made from.
+"""Results in a study's folder, read: what figures, claims and report are made from.
 
 `study.json` tells of the run. Each folder `models/NAME` holds one model: `model.json` tells of it,
 `table.csv` is its evaluation (see `advreg.evaluation.Table`) and `examples.npz` a few discs under attack. A
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advreg.evaluation import Interval, Table
+from lumbar_disk.report._paper import PAPER_SIZE, ordered
+from lumbar_disk.study import MEASURES, Examples, Measure
 
-from lumbar_disk.report._paper import MEASURES, SIZE, Measure, ordered
-
-Examples = Mapping[str, NDArray[Any]]
-Cells = Mapping[tuple[int, str, float], Interval]  # by number of table, model and radius
+Cells = Mapping[tuple[str, str, float], Interval]  # by measure, model and radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +47,12 @@ class Results:
         return int(self.about["recipe"]["size"])
 
 
-def read(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = ordered) -> Results:
+def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = ordered) -> Results:
     """Read a folder of results.
 
     Args:
         folder: What the study wrote.
-        order: Gives, for the models that are there, all of the study in their order, as `paper.ordered` does.
+        order: Gives, for the models that are there, all of the study in their order, as `ordered` does.
 
     Raises:
         FileNotFoundError: If it holds no `study.json`.
@@ -89,24 +88,24 @@ def read(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = ordered) -
     )
 
 
-def cells(results: Results) -> dict[tuple[int, str, float], Interval]:
+def cells(results: Results) -> dict[tuple[str, str, float], Interval]:
     """Each cell of Tables 1 to 3: the mean over the test discs, with its interval over patients.
 
     Patients, not discs, are resampled: discs of one patient are alike. Point errors are scaled to the paper's
     crops of 128 pixels.
 
     Args:
-        results: What `read` returned.
+        results: What `read_results` returned.
 
     Returns:
         The cells that were computed; the others are absent.
     """
     found = {}
     for name, table in results.tables.items():
-        for number, measure in MEASURES.items():
-            scale = SIZE / results.size if measure.metric == "point_error" else 1.0
+        for measure in MEASURES.values():
+            scale = PAPER_SIZE / results.size if measure.unit else 1.0
             for one in chosen(table, measure).means(by=["radius"]):
-                found[number, name, one.radius] = Interval(
+                found[measure.name, name, one.radius] = Interval(
                     scale * one.mean, scale * one.low, scale * one.high
                 )
     return found
@@ -114,7 +113,7 @@ def cells(results: Results) -> dict[tuple[int, str, float], Interval]:
 
 def chosen(table: Table, measure: Measure, **columns: Any) -> Table:
     """The rows that one of the paper's tables reports, of some radius if `columns` say so."""
-    return table.where(attack=measure.attack, head=measure.head, metric=measure.metric, **columns)
+    return table.where(attack=measure.head, head=measure.head, metric=measure.metric, **columns)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

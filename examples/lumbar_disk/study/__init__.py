@@ -1,6 +1,6 @@
 """Study of the fifteen models: recipes, measures, one model, and the run that trains and evaluates them."""
 
-from lumbar_disk.study._evaluation import Evaluation
+from lumbar_disk.study._evaluation import Evaluation, Examples
 from lumbar_disk.study._measures import CONTOUR_DICE, MASK_DICE, MEASURES, POINT_ERROR, Measure
 from lumbar_disk.study._model import CLEAN, OBJECTIVES, batches, criterion
 from lumbar_disk.study._recipes import (
@@ -19,7 +19,7 @@ from lumbar_disk.study._recipes import (
     smoke_recipe,
     start_of,
 )
-from lumbar_disk.study._run import RobustnessWork, Study, Work, prepared
+from lumbar_disk.study._run import Study, Work, prepared
 
 __all__ = [
     "CLEAN",
@@ -34,8 +34,8 @@ __all__ = [
     "PURE",
     "SIZES",
     "Evaluation",
+    "Examples",
     "Measure",
-    "RobustnessWork",
     "Study",
     "StudyRecipe",
     "Work",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,9 @@ from lumbar_disk.data import Discs
 from lumbar_disk.study._measures import metrics
 from lumbar_disk.study._model import OBJECTIVES
 
+Examples = Mapping[str, NDArray[Any]]
+"""Arrays of a few discs under attack: what `Evaluation.examples` returns, and what is read from its file."""
+
 RULE = Adamax(0.2)  # on the sign, alpha = radius / 5
 
 
@@ -31,12 +34,14 @@ class Evaluation:
         steps: Of each attack.
         batch: Discs attacked together.
         seed: Of the random starts.
+        together: Whether batches that leave the machine idle are attacked at several radii at once.
     """
 
     radii: tuple[float, ...]
     steps: int
     batch: int
     seed: int
+    together: bool = True
 
     def table(
         self,
@@ -73,7 +78,7 @@ class Evaluation:
                 for head, objective in OBJECTIVES.items()
             },
             self.radii,
-            together=True,
+            together=self.together,
             groups=test.patients,
             journal=journal,
             seed=self.seed,
@@ -83,7 +88,7 @@ class Evaluation:
 
     def examples(
         self, net: nn.Module, test: Discs, places: Sequence[int], *, device: torch.device | None = None
-    ) -> dict[str, NDArray[Any]]:
+    ) -> dict[str, Any]:
         """Attack a few test discs at every radius, as `table` attacks them, for pictures.
 
         Args:

@@ -91,13 +91,13 @@ MEASURES = {measure.name: measure for measure in (POINT_ERROR, CONTOUR_DICE, MAS
 """All of them by name, in the order of the paper's tables."""
 
 
-def metrics(size: tuple[int, int]) -> dict[str, dict[str, PerExample]]:
+def metrics(size: tuple[int, int]) -> dict[str | int, dict[str, PerExample]]:
     """The measures as `advreg.radius_curve` takes them: functions by head and metric.
 
     Args:
         size: Rows and columns `(H, W)` of the images.
     """
-    found: dict[str, dict[str, PerExample]] = {}
+    found: dict[str | int, dict[str, PerExample]] = {}
     for measure in MEASURES.values():
         found.setdefault(measure.head, {})[measure.metric] = measure.function(size)
     return found

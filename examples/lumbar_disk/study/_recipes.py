@@ -182,7 +182,8 @@ def edited(recipe: R, settings: Iterable[str], *others: DataclassInstance) -> R:
         (0.0, 0.03)
     """
     own = [field.name for field in fields(recipe)]
-    known = {field.name: getattr(one, field.name) for one in (recipe, *others) for field in fields(one)}
+    recipes: list[DataclassInstance] = [recipe, *others]
+    known = {field.name: getattr(one, field.name) for one in recipes for field in fields(one)}
     changes: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")

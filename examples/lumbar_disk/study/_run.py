@@ -12,13 +12,13 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,54 +37,37 @@ PAUSE = 2.0  # seconds between two looks at what the others are doing
 SHOWN = 2  # test discs whose adversarial images are kept for Figs 8 and 9
 
 
-class Work(Protocol):
-    """Work of a study beside the training of its models: how each is evaluated, and what decides that."""
-
-    def settings(self) -> Mapping[str, Any]:
-        """Its own settings, as JSON holds them; they stand with the recipe's, and decide its numbers."""
-
-    def identity(self) -> Mapping[str, Any]:
-        """What else decides its numbers, as JSON holds it."""
-
-    def about(self) -> Mapping[str, Any]:
-        """What `study.json` says of it beside the settings."""
-
-    def evaluate(self, net: UNet, study: Study, folder: Path) -> None:
-        """Measure a trained network; write `table.csv` and `examples.npz` into its folder.
-
-        Every process of a run calls it. What is kept in `folder / "journal"` until then is removed
-        afterwards.
-        """
-
-
 @dataclass(frozen=True)
-class RobustnessWork:
-    """Work of the fifteen models: each head attacked at every radius of the recipe (section 3.1)."""
+class Work:
+    """Work of a study beside the training of its models: how each is evaluated, and what decides that.
 
-    def settings(self) -> Mapping[str, Any]:
-        """None beside the recipe's."""
-        return {}
+    Attributes:
+        evaluate: Called in every process of a run with a trained network, the study and the model's folder;
+            writes `table.csv` and `examples.npz` into it. A folder `journal` in it may keep what is finished
+            until then, and is removed afterwards.
+        settings: Its own settings, as JSON holds them; they stand with the recipe's, and decide its numbers.
+        identity: What else decides its numbers, as JSON holds it.
+        about: What `study.json` says of it beside these.
+    """
 
-    def identity(self) -> Mapping[str, Any]:
-        """Nothing beside recipe and data."""
-        return {}
+    evaluate: Callable[[UNet, Study, Path], None]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
-    def about(self) -> Mapping[str, Any]:
-        """Nothing beside recipe and data."""
-        return {}
 
-    def evaluate(self, net: UNet, study: Study, folder: Path) -> None:
-        """Write the table, and the images of a few discs under attack."""
-        recipe, test = study.recipe, study.data.test
-        evaluation = Evaluation(recipe.radii, recipe.eval_steps, recipe.eval_batch, recipe.seed)
-        table = evaluation.table(
-            net, test, device=study.device, journal=folder / "journal", progress=study.progress
-        )
-        if sharing.first():
-            places = [(2 * i + 1) * len(test) // (2 * SHOWN) for i in range(SHOWN)]
-            shown: dict[str, Any] = evaluation.examples(net, test, places, device=study.device)
-            write(folder / "examples.npz", partial(np.savez_compressed, **shown))
-            table.save(folder / "table.csv")
+def measured(net: UNet, study: Study, folder: Path) -> None:
+    """Attack each head at every radius; write the table, and the images of a few discs under attack."""
+    recipe, test = study.recipe, study.data.test
+    evaluation = Evaluation(recipe.radii, recipe.eval_steps, recipe.eval_batch, recipe.seed)
+    table = evaluation.table(
+        net, test, device=study.device, journal=folder / "journal", progress=study.progress
+    )
+    if sharing.first():
+        places = [(2 * i + 1) * len(test) // (2 * SHOWN) for i in range(SHOWN)]
+        shown = evaluation.examples(net, test, places, device=study.device)
+        write(folder / "examples.npz", partial(np.savez_compressed, **shown))
+        table.save(folder / "table.csv")
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,7 @@ class Study:
         data: The split discs.
         out: The folder.
         device: Where to compute.
-        work: How the models are evaluated.
+        work: How the models are evaluated; by default each head is attacked at every radius of the recipe.
         checkpoint_every: Seconds between two checkpoints of a training.
         progress: Whether to show progress bars.
     """
@@ -105,7 +88,7 @@ class Study:
     data: Prepared
     out: Path
     device: torch.device
-    work: Work = RobustnessWork()
+    work: Work = Work(measured)
     checkpoint_every: float = 30.0
     progress: bool = False
 
@@ -130,7 +113,7 @@ class Study:
         decided = self._settings() | {
             "arrays": manifest["arrays"],
             "test": sorted(manifest["test_patients"]),
-            **self.work.identity(),
+            **self.work.identity,
         }
         return {key: value for key, value in decided.items() if key != "models"}
 
@@ -180,12 +163,12 @@ class Study:
             "patients": {side: len(set(discs.patients)) for side, discs in sides.items()},
             "discs": {side: len(discs) for side, discs in sides.items()},
             "wall_seconds": None,
-            **self.work.about(),
+            **self.work.about,
         }
 
     def _settings(self) -> dict[str, Any]:
         """The settings of recipe and work together."""
-        return {**asdict(self.recipe), **self.work.settings()}
+        return {**asdict(self.recipe), **self.work.settings}
 
     def _close(self) -> None:
         """Write how long it took, from the first model's beginning to the last one's end."""

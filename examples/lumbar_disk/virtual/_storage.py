@@ -159,7 +159,7 @@ def _whole(path: Path, start: int, stop: int) -> bool:
         return False
 
 
-def _arrays(parts: list[Samples]) -> dict[str, NDArray[Any]]:
+def _arrays(parts: list[Samples]) -> dict[str, Any]:
     def joined(name: str, dtype: str) -> NDArray[Any]:
         return torch.cat([getattr(part, name) for part in parts]).cpu().numpy().astype(dtype)
 

@@ -34,7 +34,7 @@ _CACHED = 8  # examples at a time whose sums stay in a processor's cache: more a
 
 @dataclass(frozen=True, eq=False)
 class TPS:
-    """Thin-plate splines, one per example: `x + a_0 + (a_1, a_2) x + sum_i w_i U(|x - p_i|)`
+    """Thin-plate splines, one per example: `x + a_0 + (a_1, a_2) x + sum_i w_i U(|x - p_i|)`.
 
     `fit_splines` makes them.
 
