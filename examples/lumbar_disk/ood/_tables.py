@@ -27,8 +27,8 @@ DETECTOR = "detector"
 """What a table's column `head` says of a detector's scores; `metric` names the detector."""
 STEP, FINISHED = ("attack", "step"), ("attack", "finished")
 L2_NORM, OWN, OTHERS = ("perturbation", "l2"), ("perturbation", "own"), ("perturbation", "others")
-"""Columns `head` and `metric` of what is measured on an attack and its perturbation: at which step it ended and
-if its heads matched; the norm, and the correlations with its own disc and with the others."""
+"""Columns `head` and `metric` of what is measured on an attack: the step at which it ended, and
+if its heads matched; its norm, and its correlations with its own disc and with the others."""
 
 IN, NONE, UNAWARE = "in", "none", "unaware"
 AWARE = "aware:"

@@ -47,7 +47,7 @@ PAPER_SETTINGS: dict[str, Any] = {
 """Settings by the fields of `lumbar_disk.study.StudyRecipe`; some are the released code's."""
 
 
-# By measure and model, one value for each of `PAPER_RADII`, as printed. Its P03_std and p05_std are P3_std and
+# By measure and model, a value for each of `PAPER_RADII`, as printed. Its P03_std and p05_std are P3_std and
 # P5_std here. The last three rows of Table 1 follow its caption in the text.
 _PRINTED: dict[str, dict[str, tuple[float, ...]]] = {
     POINT_ERROR.name: {

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from lumbar_disk import models, phantom, train
-from lumbar_disk.discs import crops
+from advreg.training import AdversarialLoss
+from lumbar_disk.data import crops, phantoms
+from lumbar_disk.network import Checkpoint, fit, loss, untrained
+
+CLEAN = AdversarialLoss(loss, {}, clean=1.0)
 
 
 @pytest.fixture(scope="module")
 def discs():
-    return crops(phantom.patients(2, seed=1), size=64)
+    return crops(phantoms(2, seed=1), size=64)
 
 
 def test_the_loss_is_the_papers():
@@ -26,7 +29,7 @@ def test_the_loss_is_the_papers():
         overlap = 2 * (p * m).sum() / (p.sum() + m.sum())
         entropy = -(m * np.log(p) + (1 - m) * np.log(1 - p)).mean()
         expected.append(regression + 0.5 * (1 - overlap) + 0.5 * entropy)
-    found = train.loss(
+    found = loss(
         {"contour": torch.from_numpy(guess), "mask": torch.from_numpy(logits)},
         {"contour": torch.from_numpy(truth), "mask": torch.from_numpy(mask)},
     )
@@ -45,8 +48,8 @@ def batches(discs, size=5):
 
 
 def fitted(discs, steps=30, **options):
-    net = models.network(width=4, size=64, seed=7)
-    train.fit(net, batches(discs), lambda _: models.CLEAN, steps=steps, lr=0.01, **options)
+    net = untrained(width=4, size=64, seed=7)
+    fit(net, batches(discs), lambda _: CLEAN, steps=steps, lr=0.01, **options)
     return net
 
 
@@ -62,9 +65,9 @@ def test_training_learns_repeats_itself_and_leaves_the_global_state_alone(discs)
     torch.manual_seed(123)
     assert equal(net.state_dict(), fitted(discs).state_dict())
     with torch.no_grad():
-        fresh = models.network(width=4, size=64, seed=7)
-        start = train.loss(fresh(discs.images), discs.target()).mean()
-        end = train.loss(net(discs.images), discs.target()).mean()
+        fresh = untrained(width=4, size=64, seed=7)
+        start = loss(fresh(discs.images), discs.target()).mean()
+        end = loss(net(discs.images), discs.target()).mean()
     assert end < 0.75 * start
 
 
@@ -86,7 +89,7 @@ class KilledError(Exception):
 
 @pytest.mark.parametrize("every", [0.0, 1e9], ids=["each step", "only at the end"])
 def test_a_training_that_was_killed_goes_on_bit_for_bit(discs, tmp_path, every):
-    point = train.Checkpoint(tmp_path / "checkpoint.pt", {"width": 4}, every)
+    point = Checkpoint(tmp_path / "checkpoint.pt", {"width": 4}, every)
     whole = fitted(discs, steps=8)
     taken = []
 
@@ -94,32 +97,32 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(discs, tmp_path, every):
         taken.append(step)
         if taken == [0, 1, 2]:
             raise KilledError
-        return models.CLEAN
+        return CLEAN
 
     for _ in range(2):
-        net = models.network(width=4, size=64, seed=7)
+        net = untrained(width=4, size=64, seed=7)
         try:
-            train.fit(net, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
+            fit(net, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
         except KilledError:
             continue
     assert taken[3:] == (list(range(2, 8)) if every == 0 else list(range(8)))
     assert equal(net.state_dict(), whole.state_dict())
-    done = models.network(width=4, size=64, seed=1)
-    train.fit(done, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
+    done = untrained(width=4, size=64, seed=1)
+    fit(done, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
     assert taken[-1] == 7  # nothing was left to do
     assert equal(done.state_dict(), whole.state_dict())
 
 
 def test_a_checkpoint_of_another_training_is_refused_by_name(discs, tmp_path):
     path = tmp_path / "checkpoint.pt"
-    fitted(discs, steps=1, checkpoint=train.Checkpoint(path, {"width": 4, "radii": (0.0, 0.1)}))
+    fitted(discs, steps=1, checkpoint=Checkpoint(path, {"width": 4, "radii": (0.0, 0.1)}))
     with pytest.raises(ValueError, match=r"another training: width: then 4, now 8\. Go on"):
-        fitted(discs, steps=1, checkpoint=train.Checkpoint(path, {"width": 8, "radii": (0.0, 0.1)}))
+        fitted(discs, steps=1, checkpoint=Checkpoint(path, {"width": 8, "radii": (0.0, 0.1)}))
 
 
 def test_bad_numbers_are_refused(discs):
     with pytest.raises(ValueError, match=r"at least 1; got 0"):
         fitted(discs, steps=0)
-    net = models.network(width=4, size=64, seed=7)
+    net = untrained(width=4, size=64, seed=7)
     with pytest.raises(FloatingPointError, match=r"training loss is .* at step 1 of 5; lower lr"):
-        train.fit(net, batches(discs), lambda _: models.CLEAN, steps=5, lr=math.inf)
+        fit(net, batches(discs), lambda _: CLEAN, steps=5, lr=math.inf)

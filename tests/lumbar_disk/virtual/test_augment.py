@@ -1,28 +1,23 @@
-"""What `lumbar-disk augment` writes."""
+"""Augmentation: report, figures and samples."""
 
 import json
 
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
-from lumbar_disk import phantom, virtual
-from lumbar_disk.cli import app
-from lumbar_disk.discs import crops
-from lumbar_disk.figures import modes_figure, virtual_figure
-from lumbar_disk.shapes import ShapeModel
-from lumbar_disk.storage import Stored
+from lumbar_disk.data import crops, phantoms
+from lumbar_disk.virtual import ShapeModel, Stored, Stream, _augment, augment, modes_figure, virtual_figure
 
 
 @pytest.fixture(scope="module")
 def discs():
-    return crops([phantom.patient(5, number) for number in range(4)], 64)
+    return crops(phantoms(4, seed=5), 64)
 
 
 def test_report_figures_and_samples(discs, tmp_path, monkeypatch):
-    monkeypatch.setattr(virtual, "LOOKED_AT", 20)
-    found = virtual.run(discs, tmp_path, components=4, count=6, command="words", manifest={"a": 1}, shard=4)
+    monkeypatch.setattr(_augment, "LOOKED_AT", 20)
+    found = augment(discs, tmp_path, components=4, count=6, command="words", manifest={"a": 1}, shard=4)
     assert [path.name for path in found.files] == ["augment.json", "figure2.png", "modes.png"]
     assert len(found.shards) == 2
     assert len(Stored(tmp_path)) == 6
@@ -41,14 +36,14 @@ def test_report_figures_and_samples(discs, tmp_path, monkeypatch):
 
 
 def test_a_report_without_samples(discs, tmp_path, monkeypatch):
-    monkeypatch.setattr(virtual, "LOOKED_AT", 5)
-    found = virtual.run(discs, tmp_path, components=3, count=0, command="", manifest={})
+    monkeypatch.setattr(_augment, "LOOKED_AT", 5)
+    found = augment(discs, tmp_path, components=3, count=0, command="", manifest={})
     assert found.shards == ()
     assert not list(tmp_path.glob("samples-*"))
 
 
 def test_figure_two_shows_each_samples_own_source(discs):
-    stream = virtual.Stream(discs, ShapeModel.fit(discs.contours, 3), seed=0)
+    stream = Stream(discs, ShapeModel.fit(discs.contours, 3), seed=0)
     samples = stream.at(torch.arange(3))
     axes = virtual_figure(discs, samples).axes
     assert len(axes) == 9
@@ -70,36 +65,3 @@ def test_modes_are_drawn_two_deviations_to_either_side(discs, components):
     low, middle, high = (torch.from_numpy(line.get_xydata()[:-1]) for line in axes[0].lines)
     torch.testing.assert_close(middle, model.mean)
     torch.testing.assert_close(high - low, 4 * model.deviations[0] * model.modes[0])
-
-
-def test_the_commands_prepare_and_augment_follow_each_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(virtual, "LOOKED_AT", 10)
-    prepared, out = tmp_path / "discs.npz", tmp_path / "virtual"
-    words = [
-        "--data",
-        "phantom",
-        "--patients",
-        "4",
-        "--test-patients",
-        "1",
-        "--size",
-        "64",
-        "--out",
-        str(prepared),
-    ]
-    assert CliRunner().invoke(app, ["prepare", *words]).exit_code == 0
-    words = ["augment", "--prepared", str(prepared), "--components", "3", "--count", "9", "--shard", "4"]
-    result = CliRunner().invoke(app, [*words, "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "SSM-P10" in result.output
-    assert "82.2 %" in result.output
-    assert "and 2 more shards" in result.output
-    assert len(Stored(out)) == 9
-    summary = json.loads((out / "augment.json").read_text())
-    assert summary["stream"]["discs"] == 15  # the training discs alone
-    again = CliRunner().invoke(app, [*words, "--seed", "1", "--out", str(out)])
-    assert again.exit_code == 2
-    assert "seed: then 0, now 1" in again.output
-    missing = CliRunner().invoke(app, ["augment", "--prepared", str(tmp_path / "none.npz")])
-    assert missing.exit_code == 2
-    assert "lumbar-disk prepare" in missing.output

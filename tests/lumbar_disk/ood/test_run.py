@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lumbar_disk.discs import crops
+from lumbar_disk.prepare import Prepared
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -15,8 +17,6 @@ from advreg import Threat, l2
 from advreg.evaluation import Table
 from lumbar_disk import models, ood_images, ood_study, phantom, recipes, train
 from lumbar_disk.cli import app
-from lumbar_disk.discs import crops
-from lumbar_disk.prepare import Prepared
 
 
 def picture(path, values):

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 from skimage.draw import polygon2mask
 
-from lumbar_disk.discs import LEVELS, Disc, Discs, Slice, crop, cropped, crops, hold_out
-from lumbar_disk.landmarks import landmarks
+from lumbar_disk.data import LEVELS, Disc, Discs, Slice, crop, cropped, crops, hold_out, landmarks
 
 ANGLE = np.arange(720) * (np.pi / 360)
 

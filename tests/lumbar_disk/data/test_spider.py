@@ -11,12 +11,21 @@ from skimage.draw import polygon2mask
 from typer.testing import CliRunner
 
 from advreg import contour_dice
-from lumbar_disk import prepare, spider
 from lumbar_disk.cli import app
-from lumbar_disk.discs import LEVELS, Discs, crop, cropped, crops
-from lumbar_disk.landmarks import landmarks
-from lumbar_disk.outlines import signed_area
-from lumbar_disk.sources import Options
+from lumbar_disk.data import (
+    LEVELS,
+    Discs,
+    Options,
+    build,
+    crop,
+    cropped,
+    crops,
+    landmarks,
+    read_spider,
+    read_spider_volume,
+)
+from lumbar_disk.data import _spider as spider
+from lumbar_disk.data._outlines import signed_area
 
 # The phantom volume, in mm: an ellipse per disc, a canal behind; all of them on the middle slices alone.
 SIZE_MM = np.array([12.0, 90.0, 180.0])  # left-right, front-back, up-down
@@ -57,7 +66,7 @@ def stored(root, image, mask, patient="12", series="t2_SPACE"):
 
 
 def test_the_middle_slice_and_its_outlines_are_those_of_the_known_geometry(tmp_path):
-    one = spider.read_patient(*stored(tmp_path, *volume((1.0, 0.5, 0.5))))
+    one = read_spider_volume(*stored(tmp_path, *volume((1.0, 0.5, 0.5))))
     assert (one.patient, one.pixel_mm, one.image.shape) == ("12", 0.5, (360, 180))
     assert tuple(one.outlines) == LEVELS
     for level, outline in one.outlines.items():
@@ -70,8 +79,8 @@ def test_the_middle_slice_and_its_outlines_are_those_of_the_known_geometry(tmp_p
 
 @pytest.mark.parametrize("orientation", ["LPS", "RAS", "PIR", "ASL", "SAR", "IRP", "RPI"])
 def test_any_stored_orientation_gives_the_same_slice(tmp_path, orientation):
-    expected = spider.read_patient(*stored(tmp_path, *volume((1.0, 0.5, 0.5))))
-    one = spider.read_patient(*stored(tmp_path, *volume((1.0, 0.5, 0.5), orientation)))
+    expected = read_spider_volume(*stored(tmp_path, *volume((1.0, 0.5, 0.5))))
+    one = read_spider_volume(*stored(tmp_path, *volume((1.0, 0.5, 0.5), orientation)))
     np.testing.assert_array_equal(one.image, expected.image)
     assert one.pixel_mm == pytest.approx(expected.pixel_mm)
     for level in LEVELS:
@@ -80,7 +89,7 @@ def test_any_stored_orientation_gives_the_same_slice(tmp_path, orientation):
 
 @pytest.mark.parametrize("spacing", [(1.0, 0.5, 1.0), (1.0, 1.0, 0.5), (1.0, 0.45, 0.6)])
 def test_oblong_pixels_become_squares(tmp_path, spacing):
-    one = spider.read_patient(*stored(tmp_path, *volume(spacing, "PIR")))
+    one = read_spider_volume(*stored(tmp_path, *volume(spacing, "PIR")))
     fine = min(spacing[1:])
     assert one.pixel_mm == pytest.approx(fine)
     rows, columns = (
@@ -138,7 +147,7 @@ def test_a_disc_that_cannot_be_served_is_refused_by_name_and_the_others_are_kept
     tmp_path, change, level, reason
 ):
     image, mask = volume((1.0, 0.5, 0.5))
-    one = spider.read_patient(*stored(tmp_path, image, changed(mask, change)))
+    one = read_spider_volume(*stored(tmp_path, image, changed(mask, change)))
     assert set(one.outlines) == set(LEVELS) - {level}
     assert set(one.refused) == {level}
     assert re.search(reason, one.refused[level])
@@ -149,18 +158,18 @@ def test_a_disc_that_cannot_be_served_is_refused_by_name_and_the_others_are_kept
 
 def test_a_crumb_far_away_changes_nothing(tmp_path):
     image, mask = volume((1.0, 0.5, 0.5))
-    clean = spider.read_patient(*stored(tmp_path, image, mask))
+    clean = read_spider_volume(*stored(tmp_path, image, mask))
 
     def crumb(labels):
         labels[5:9, 10:14] = 201
 
-    one = spider.read_patient(*stored(tmp_path, image, changed(mask, crumb)))
+    one = read_spider_volume(*stored(tmp_path, image, changed(mask, crumb)))
     np.testing.assert_allclose(one.outlines["L5/S1"], clean.outlines["L5/S1"])
 
 
 def test_partly_visible_vertebrae_other_discs_and_16_bits_change_nothing(tmp_path):
     image, mask = volume((1.0, 0.5, 0.5))
-    expected = spider.read_patient(*stored(tmp_path, image, mask))
+    expected = read_spider_volume(*stored(tmp_path, image, mask))
 
     def more(labels):
         labels[:20, 5:60][labels[:20, 5:60] == 0] = 207
@@ -168,7 +177,7 @@ def test_partly_visible_vertebrae_other_discs_and_16_bits_change_nothing(tmp_pat
         labels[:, 150:, 1] = 125
 
     wide = sitk.Cast(sitk.Round(image * 100), sitk.sitkInt16)
-    one = spider.read_patient(*stored(tmp_path, wide, changed(sitk.Cast(mask, sitk.sitkUInt16), more)))
+    one = read_spider_volume(*stored(tmp_path, wide, changed(sitk.Cast(mask, sitk.sitkUInt16), more)))
     np.testing.assert_allclose(one.image, 100 * expected.image, atol=0.51)
     for level in LEVELS:
         np.testing.assert_array_equal(one.outlines[level], expected.outlines[level])
@@ -182,7 +191,7 @@ def test_the_slice_is_chosen_by_canal_and_discs_and_not_by_its_number(tmp_path):
         labels[:, 60:65, 8] = 0
 
     ramp = sitk.GetArrayFromImage(image)[0, 0]  # grows by 1 per slice
-    one = spider.read_patient(*stored(tmp_path, image, changed(mask, lateral)))
+    one = read_spider_volume(*stored(tmp_path, image, changed(mask, lateral)))
     assert one.image[0, 0] == ramp[9]
     assert len(one.outlines) == 5
 
@@ -190,7 +199,7 @@ def test_the_slice_is_chosen_by_canal_and_discs_and_not_by_its_number(tmp_path):
 @pytest.mark.parametrize("spacing", [(1.0, 0.3, 1.2), (1.0, 1.2, 0.3), (4.0, 1.2, 1.2), (4.0, 0.9, 0.9)])
 def test_outlines_depend_little_on_the_shape_of_pixels(tmp_path, spacing):
     fine, coarse = (
-        [crop(spider.read_patient(*stored(tmp_path, *volume(mm))), level) for level in LEVELS]
+        [crop(read_spider_volume(*stored(tmp_path, *volume(mm))), level) for level in LEVELS]
         for mm in ((1.0, 0.25, 0.25), spacing)
     )
     for one, other in zip(fine, coarse, strict=True):
@@ -209,7 +218,7 @@ def test_a_patient_with_several_series_is_one_patient(tmp_path):
             stored(tmp_path, *pair, patient=patient, series=series)
     names = [image.name for image, _ in spider.files(tmp_path, "t2", "t1")]
     assert names == ["9_t2.mha", "9_t1.mha", "10_t2.mha", "10_t1.mha"]
-    data = prepare.build(Options("spider", tmp_path, series=("t1", "t2"), size=32, test_patients=1))
+    data = build(Options("spider", tmp_path, series=("t1", "t2"), size=32, test_patients=1))
     assert len(data.train) == len(data.test) == 10
     assert set(data.train.patients) | set(data.test.patients) == {"9", "10"}
     assert not set(data.train.patients) & set(data.test.patients)
@@ -224,7 +233,7 @@ def test_the_overview_decides_the_split_and_rows_without_files_are_named(tmp_pat
     for patient in "12":
         stored(tmp_path, *volume((4.0, 1.5, 1.5)), patient=patient, series="t2")
     (tmp_path / "overview.csv").write_text(OVERVIEW)
-    data = prepare.build(Options("spider", tmp_path, series=("t2",), size=32, test_patients=1))
+    data = build(Options("spider", tmp_path, series=("t2",), size=32, test_patients=1))
     assert set(data.train.patients) == {"1"}
     assert set(data.test.patients) == {"2"}
     assert data.manifest["split"] == "by overview.csv"
@@ -249,7 +258,7 @@ def test_an_overview_that_decides_nothing_is_refused(tmp_path, table, message):
         stored(tmp_path, *volume((4.0, 1.5, 1.5)), patient=patient, series="t2")
     (tmp_path / "overview.csv").write_text(table)
     with pytest.raises(ValueError, match=message):
-        prepare.build(Options("spider", tmp_path, series=("t2",), size=32))
+        build(Options("spider", tmp_path, series=("t2",), size=32))
 
 
 def test_a_patient_on_both_sides_is_refused(tmp_path):
@@ -263,8 +272,8 @@ def test_patients_come_in_natural_order_and_one_series_alone(tmp_path):
     pair = volume((4.0, 1.5, 1.5))
     for patient, series in (("100", "t2_SPACE"), ("9", "t2_SPACE"), ("21", "t2_SPACE"), ("9", "t2")):
         stored(tmp_path, *pair, patient=patient, series=series)
-    assert [one.patient for one in spider.read(tmp_path)] == ["9", "21", "100"]
-    assert [one.patient for one in spider.read(tmp_path, "t2")] == ["9"]
+    assert [one.patient for one in read_spider(tmp_path)] == ["9", "21", "100"]
+    assert [one.patient for one in read_spider(tmp_path, "t2")] == ["9"]
 
 
 def without_mask(root):
@@ -327,7 +336,7 @@ def broken(root):
 def test_errors_name_the_file_and_say_what_to_do(tmp_path, make, error, message):
     make(tmp_path)
     with pytest.raises(error, match=message):
-        spider.read(tmp_path)
+        read_spider(tmp_path)
 
 
 def test_the_demo_reads_the_layout_and_fingerprints_its_files(tmp_path):
@@ -348,7 +357,7 @@ def real():
     if not folder:
         pytest.skip("real images: set LUMBAR_DATA to the folder that holds spider/")
     pairs = spider.files(Path(folder) / "spider")
-    return [(spider.read_patient(*pair), pair[1]) for pair in pairs]
+    return [(read_spider_volume(*pair), pair[1]) for pair in pairs]
 
 
 def test_real_patients(real):

@@ -3,20 +3,22 @@ import math
 import pytest
 
 from advreg.evaluation import Row, Table
-from lumbar_disk.claims import MARGIN, Verdict, judge
-from lumbar_disk.paper import MEASURES, RADII, TABLES, ordered, published
+from lumbar_disk.report import PAPER_RADII, Verdict, judge, published
+from lumbar_disk.report._claims import MARGIN
+from lumbar_disk.report._paper import TABLES, ordered
+from lumbar_disk.study import MEASURES
 
 PATIENTS = 6
 
 
-def table(model, change=lambda number, radius, patient: 0.0, radii=RADII, discs=5):
+def table(model, change=lambda measure, radius, patient: 0.0, radii=PAPER_RADII, discs=5):
     """A model whose every measurement is the published mean, changed where a test wants it."""
     return Table(
-        Row(index, f"p{index // 5}", radius, one.attack, one.head, one.metric, value)
-        for number, one in MEASURES.items()
+        Row(index, f"p{index // 5}", radius, one.head, one.head, one.metric, value)
+        for name, one in MEASURES.items()
         for radius in radii
         for index in range(PATIENTS * discs)
-        for value in [published(number, model, radius) + change(number, radius, index // 5)]
+        for value in [published(name, model, radius) + change(name, radius, index // 5)]
     )
 
 
@@ -40,7 +42,7 @@ def test_every_claim_holds_for_the_papers_own_numbers(tables):
 
 
 def test_the_margin_lies_between_what_the_paper_calls_no_help_and_help():
-    dice = {number: TABLES[number] for number in (2, 3)}
+    dice = {name: TABLES[name] for name in ("contour_dice", "mask_dice")}
     gains = {
         kind: [
             rows[f"{ssm}_{kind}"][0.03] - rows[f"{ssm}_std"][0.03]
@@ -56,7 +58,7 @@ def test_the_margin_lies_between_what_the_paper_calls_no_help_and_help():
 def test_a_part_fails_when_its_whole_interval_is_on_the_other_side(tables):
     robust = {
         **tables,
-        "P5_std": table("P5_std", lambda number, radius, patient: 0.3 if number == 3 else 0.0),
+        "P5_std": table("P5_std", lambda measure, radius, patient: 0.3 if measure == "mask_dice" else 0.0),
     }
     first = judge(robust)[0]
     assert first.verdict is Verdict.fails
@@ -66,7 +68,9 @@ def test_a_part_fails_when_its_whole_interval_is_on_the_other_side(tables):
 
 
 def test_a_part_is_undecided_when_patients_disagree(tables):
-    mixed = table("P10_std", lambda number, radius, patient: 0.4 * (patient % 2) if number == 3 else 0.0)
+    mixed = table(
+        "P10_std", lambda measure, radius, patient: 0.4 * (patient % 2) if measure == "mask_dice" else 0.0
+    )
     first = judge({**tables, "P10_std": mixed})[0]
     assert first.verdict is Verdict.undecided
     measured = first.parts[2].measured
@@ -75,14 +79,14 @@ def test_a_part_is_undecided_when_patients_disagree(tables):
 
 
 def test_patients_are_resampled_and_discs_are_not(tables):
-    shift = lambda number, radius, patient: 0.01 * patient  # noqa: E731 - brief
+    shift = lambda measure, radius, patient: 0.01 * patient  # noqa: E731 - brief
     measured = judge({**tables, "P3_std": table("P3_std", shift)})[0].parts[0].measured
     spread = 0.01 * math.sqrt(35 / 12 / PATIENTS)  # standard error of the mean of 0..5 over six patients
     assert (measured.high - measured.low) / (2 * 1.96 * spread) == pytest.approx(1.0, abs=0.15)
 
 
 def test_differences_are_taken_disc_by_disc(tables):
-    uneven = lambda number, radius, patient: 0.0 if number == 1 else -0.2 * (patient % 2)  # noqa: E731 - brief
+    uneven = lambda measure, radius, patient: 0.0 if measure == "point_error" else -0.2 * (patient % 2)  # noqa: E731 - brief
     both = {name: table(name, uneven) for name in ("P3_std", "P3_adv_rs")}
     one = part(judge({**tables, **both})[2], "P3_adv_rs minus P3_std, mask Dice, radius 0.03")
     assert one.measured.low == pytest.approx(one.measured.high)  # what both have in common cancels
@@ -100,7 +104,7 @@ def test_a_missing_model_leaves_its_parts_not_computed(tables):
 
 
 def test_one_failing_part_refutes_a_claim_whatever_is_missing(tables):
-    helped = {"P3_std": tables["P3_std"], "P3_rand": table("P3_rand", lambda number, radius, patient: 0.3)}
+    helped = {"P3_std": tables["P3_std"], "P3_rand": table("P3_rand", lambda measure, radius, patient: 0.3)}
     assert judge(helped)[1].verdict is Verdict.fails
 
 

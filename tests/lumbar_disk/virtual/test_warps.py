@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates
 
-from lumbar_disk import mesh, warps
-from lumbar_disk.resampling import folding, resample
-from lumbar_disk.warps import border_anchors, fit, warp
+from lumbar_disk.virtual import _mesh as mesh
+from lumbar_disk.virtual import _warps as warps
+from lumbar_disk.virtual import border_anchors, fit_splines, folding, resample, warp
 
 SIZE = (128, 128)
 KERNELS = ("r2logr", "r")
@@ -37,7 +37,7 @@ def ring(seed, batch=2, points=176, bumps=8.0):
 @pytest.mark.parametrize("smoothing", [0.0, 30.0])
 def test_equal_to_scipy(kernel, smoothing):
     source, target = ring(0), ring(1)
-    tps = fit(source, target, kernel=kernel, smoothing=smoothing)
+    tps = fit_splines(source, target, kernel=kernel, smoothing=smoothing)
     points = torch.rand(2, 300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 127
     for b in range(2):
         oracle = RBFInterpolator(
@@ -57,7 +57,7 @@ def test_equal_to_scipy(kernel, smoothing):
 def test_landmarks_and_anchors_are_interpolated(kernel, dtype, seed):
     source, target = ring(seed).to(dtype), ring(seed + 1).to(dtype)
     anchors = border_anchors(SIZE).to(dtype)
-    tps = fit(source, target, kernel=kernel, anchors=anchors)
+    tps = fit_splines(source, target, kernel=kernel, anchors=anchors)
     assert tps(source).dtype == dtype
     assert (tps(source) - target).abs().max() < (1e-4 if dtype == torch.float32 else 1e-7)
     assert (tps(anchors.expand(2, -1, -1)) - anchors).abs().max() < 1e-4
@@ -67,7 +67,7 @@ def test_landmarks_and_anchors_are_interpolated(kernel, dtype, seed):
 def test_affine_maps_are_reproduced_everywhere(kernel):
     source = ring(0)
     turn = torch.tensor([[0.9, 0.3], [-0.2, 1.1]], dtype=torch.float64)
-    tps = fit(source, source @ turn + 3.0, kernel=kernel)
+    tps = fit_splines(source, source @ turn + 3.0, kernel=kernel)
     y, x = torch.meshgrid(*(torch.arange(128.0, dtype=torch.float64),) * 2, indexing="ij")
     expected = torch.stack([x, y], -1) @ turn + 3.0
     assert (tps.grid(SIZE, exact=True) - expected).abs().max() < 1e-7
@@ -80,13 +80,13 @@ def test_affine_maps_are_reproduced_everywhere(kernel):
 def test_the_mesh_is_within_its_tolerance_of_exact_evaluation(kernel, seed, size):
     source, target = ring(seed).clamp(0, 96), ring(seed + 1)
     source += torch.rand(source.shape, generator=torch.Generator().manual_seed(seed)) / 4  # nothing coincides
-    tps = fit(source, target, kernel=kernel, anchors=border_anchors(size))
+    tps = fit_splines(source, target, kernel=kernel, anchors=border_anchors(size))
     assert (tps.grid(size) - tps.grid(size, exact=True)).norm(dim=-1).max() < warps.TOLERANCE
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_shapes_of_ordinary_irregularity_need_no_exact_evaluation(kernel):
-    tps = fit(ring(0, 8), ring(1, 8), kernel=kernel, anchors=border_anchors(SIZE))
+    tps = fit_splines(ring(0, 8), ring(1, 8), kernel=kernel, anchors=border_anchors(SIZE))
     assert not len(tps._wrong(tps.grid(SIZE)))
     error = (tps.grid(SIZE) - tps.grid(SIZE, exact=True)).norm(dim=-1).amax((1, 2))
     assert error.max() < warps.TOLERANCE / 2
@@ -98,7 +98,7 @@ def test_colliding_and_outlying_landmarks_stay_within_the_tolerance(kernel):
     source, target = ring(0, 3), ring(1, 3)
     source[0, 5] = source[0, 4] + 1e-4
     source[1, 7] = torch.tensor([-9.0, 60.0])
-    tps = fit(source, target, kernel=kernel, anchors=border_anchors(SIZE))
+    tps = fit_splines(source, target, kernel=kernel, anchors=border_anchors(SIZE))
     assert tps.weights[0].abs().max() > 100 * tps.weights[2].abs().max()
     error = (tps.grid(SIZE) - tps.grid(SIZE, exact=True)).norm(dim=-1).amax((1, 2))
     assert error.max() < warps.TOLERANCE
@@ -106,7 +106,7 @@ def test_colliding_and_outlying_landmarks_stay_within_the_tolerance(kernel):
 
 
 def test_a_grid_that_the_mesh_gets_wrong_is_evaluated_exactly(monkeypatch):
-    tps = fit(ring(0, 9), ring(1, 9), anchors=border_anchors(SIZE))
+    tps = fit_splines(ring(0, 9), ring(1, 9), anchors=border_anchors(SIZE))
     tps.weights[4] *= 300
     exact = tps.grid(SIZE, exact=True)
     assert (tps.grid(SIZE) - exact).norm(dim=-1).max() < warps.TOLERANCE
@@ -117,9 +117,9 @@ def test_a_grid_that_the_mesh_gets_wrong_is_evaluated_exactly(monkeypatch):
 def test_a_result_does_not_depend_on_the_batch():
     source, target = ring(0, 11), ring(1, 11)
     anchors = border_anchors(SIZE)
-    together = fit(source, target, anchors=anchors).grid(SIZE)
+    together = fit_splines(source, target, anchors=anchors).grid(SIZE)
     for b in (0, 7, 10):
-        alone = fit(source[b : b + 1], target[b : b + 1], anchors=anchors).grid(SIZE)
+        alone = fit_splines(source[b : b + 1], target[b : b + 1], anchors=anchors).grid(SIZE)
         assert (together[b] - alone[0]).abs().max() < 1e-3
 
 
@@ -145,7 +145,7 @@ def test_an_identity_warp_leaves_every_bit(kernel, size, dtype):
     image = torch.rand(2, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(0)) - 0.5
     shape = ring(0).to(dtype)
     assert torch.equal(
-        warp(image, fit(shape, shape, kernel=kernel, anchors=border_anchors((128, 128)))), image
+        warp(image, fit_splines(shape, shape, kernel=kernel, anchors=border_anchors((128, 128)))), image
     )
 
 
@@ -161,7 +161,7 @@ def test_resampling_is_bilinear_with_pixel_centres_at_integers():
 def test_a_warp_moves_the_image_with_its_landmarks():
     y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
     virtual, real = ring(0, 1), ring(1, 1)
-    tps = fit(virtual, real, anchors=border_anchors(SIZE))
+    tps = fit_splines(virtual, real, anchors=border_anchors(SIZE))
     warped = warp(torch.stack([x, y])[None], tps)  # an image that tells where it was looked up
     at = resample(warped.double(), virtual[:, None])[0, :, 0].mT
     assert (at - real[0]).norm(dim=1).max() < 0.5  # between pixels the warp bends more than bilinearly
@@ -178,7 +178,7 @@ def test_a_spline_that_swaps_landmarks_folds_and_a_gentle_one_does_not():
     square = torch.tensor([[[40.0, 40.0], [40.0, 80.0], [80.0, 80.0], [80.0, 40.0]]])
     swapped = square[:, [2, 3, 0, 1]]
     anchors = border_anchors(SIZE)
-    tps = fit(torch.cat([square, square]), torch.cat([swapped, square + 2]), anchors=anchors)
+    tps = fit_splines(torch.cat([square, square]), torch.cat([swapped, square + 2]), anchors=anchors)
     shares = folding(tps.grid(SIZE))
     assert shares[0] > 0.01
     assert shares[1] == 0
@@ -203,21 +203,27 @@ SQUARE = torch.tensor([[[4.0, 4.0], [4.0, 27.0], [27.0, 27.0], [27.0, 4.0]]])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: fit(SQUARE[0], SQUARE[0]), ValueError, r"must both be \(B, K, 2\)"),
-        (lambda: fit(SQUARE, SQUARE[:, :3]), ValueError, r"must both be \(B, K, 2\)"),
-        (lambda: fit(SQUARE / 0, SQUARE), ValueError, "must be finite"),
-        (lambda: fit(SQUARE, SQUARE, kernel="cubic"), ValueError, "unknown kernel 'cubic'"),
-        (lambda: fit(SQUARE, SQUARE, smoothing=-1.0), ValueError, "smoothing must be 0"),
-        (lambda: fit(SQUARE, SQUARE, anchors=SQUARE), ValueError, r"anchors must be \(A, 2\)"),
+        (lambda: fit_splines(SQUARE[0], SQUARE[0]), ValueError, r"must both be \(B, K, 2\)"),
+        (lambda: fit_splines(SQUARE, SQUARE[:, :3]), ValueError, r"must both be \(B, K, 2\)"),
+        (lambda: fit_splines(SQUARE / 0, SQUARE), ValueError, "must be finite"),
+        (lambda: fit_splines(SQUARE, SQUARE, kernel="cubic"), ValueError, "unknown kernel 'cubic'"),
+        (lambda: fit_splines(SQUARE, SQUARE, smoothing=-1.0), ValueError, "smoothing must be 0"),
+        (lambda: fit_splines(SQUARE, SQUARE, anchors=SQUARE), ValueError, r"anchors must be \(A, 2\)"),
         (
-            lambda: fit(torch.cat([SQUARE, SQUARE[:, [0, 0, 1, 2]]]), torch.cat([SQUARE, SQUARE + 1])),
+            lambda: fit_splines(
+                torch.cat([SQUARE, SQUARE[:, [0, 0, 1, 2]]]), torch.cat([SQUARE, SQUARE + 1])
+            ),
             ValueError,
             "no spline for example 1: two of its source points",
         ),
-        (lambda: fit(SQUARE[..., :1].expand(1, 4, 2), SQUARE), ValueError, "no spline for example 0"),
-        (lambda: fit(SQUARE, SQUARE)(SQUARE[0]), ValueError, "one set per spline"),
-        (lambda: warp(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), fit(SQUARE, SQUARE)), TypeError, "uint8"),
-        (lambda: warp(torch.zeros(2, 1, 8, 8), fit(SQUARE, SQUARE)), ValueError, "of one batch"),
+        (lambda: fit_splines(SQUARE[..., :1].expand(1, 4, 2), SQUARE), ValueError, "no spline for example 0"),
+        (lambda: fit_splines(SQUARE, SQUARE)(SQUARE[0]), ValueError, "one set per spline"),
+        (
+            lambda: warp(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), fit_splines(SQUARE, SQUARE)),
+            TypeError,
+            "uint8",
+        ),
+        (lambda: warp(torch.zeros(2, 1, 8, 8), fit_splines(SQUARE, SQUARE)), ValueError, "of one batch"),
     ],
 )
 def test_errors_teach(call, error, message):

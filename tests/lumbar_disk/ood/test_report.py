@@ -9,16 +9,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from lumbar_disk.claims import Verdict
+from lumbar_disk.ood_claims import judge
+from lumbar_disk.ood_tables import MODELS, Tolerance, measure, median
+from lumbar_disk.sources import Options
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from advreg.evaluation import Row, Table
 from advreg.metrics import rasterise
 from lumbar_disk import ood_figures, ood_report, ood_tables, prepare, recipes, results
-from lumbar_disk.claims import Verdict
-from lumbar_disk.ood_claims import judge
-from lumbar_disk.ood_tables import MODELS, Tolerance, measure, median
-from lumbar_disk.sources import Options
 
 PATIENTS, SIZE = 6, 64
 DISCS = 5 * PATIENTS

@@ -1,27 +1,43 @@
 import pytest
 
-from lumbar_disk.files import read_table, sha256, write
+from lumbar_disk._core.files import csv_text, differences, read_table, sha256, write
 
 
-def test_a_file_is_written_whole(tmp_path):
+def test_text_and_bytes_are_written_whole(tmp_path):
     path = tmp_path / "table.csv"
-    assert write(path, lambda partial: partial.write_text("new")) == path
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
+    for content in ("new", lambda file: file.write(b"new")):
+        path.write_text("old")
+        assert write(path, content) == path
+        assert path.read_bytes() == b"new"
+        assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
 
-    def fail(partial):
-        partial.write_text("half")
+    def fail(file):
+        file.write(b"half")
         raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError, match="disk full"):
         write(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_records_differ_by_what_json_tells_apart():
+    then, now = {"radii": (0.0, 0.1), "width": 8, "gone": 1}, {"radii": [0.0, 0.1], "width": 16, "new": "a"}
+    assert differences(then, now) == [
+        "width: then 8, now 16",
+        "gone: then 1, now None",
+        "new: then None, now 'a'",
+    ]
+    assert not differences(then, then)
+
+
+def test_rows_become_csv_at_full_precision():
+    assert csv_text([["a", "b"], [0.1, None], ["x,y", 1 / 3]]) == f'a,b\n0.1,\n"x,y",{1 / 3!r}\n'
 
 
 def test_sha256_is_the_standards(tmp_path):

@@ -1,13 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import io
 from skimage.draw import polygon2mask
 
-from lumbar_disk import prepare, userdata
-from lumbar_disk.discs import crop
-from lumbar_disk.landmarks import landmarks
-from lumbar_disk.sources import Options
+from lumbar_disk.data import Options, build, crop, landmarks, read_annotated
 
 ANGLE = np.arange(200) * (np.pi / 100)
 OUTLINE = np.stack([80 + 30 * np.cos(ANGLE), 60 + 9 * np.sin(ANGLE)], axis=1)
@@ -40,7 +36,7 @@ def pair(root, name="anna_1", pixels=BYTES, ending=".png", contours=None):
     [(".png", np.uint8), (".png", np.uint16), (".tif", np.float32), (".bmp", np.uint8), (".npy", np.int16)],
 )
 def test_every_format_and_depth_gives_the_same_crop(tmp_path, ending, kind):
-    one = userdata.read(*pair(tmp_path, pixels=PICTURE.astype(kind), ending=ending), pixel_mm=0.5)
+    one = read_annotated(*pair(tmp_path, pixels=PICTURE.astype(kind), ending=ending), pixel_mm=0.5)
     assert one.patient == "anna"
     assert one.image.dtype == np.float32
     np.testing.assert_array_equal(one.image, PICTURE)
@@ -51,41 +47,41 @@ def test_every_format_and_depth_gives_the_same_crop(tmp_path, ending, kind):
 
 def test_three_equal_channels_are_grey_and_three_unequal_ones_are_refused(tmp_path):
     colours = np.repeat(PICTURE.astype(np.uint8)[..., None], 3, axis=2)
-    np.testing.assert_array_equal(userdata.read(*pair(tmp_path, pixels=colours)).image, PICTURE)
+    np.testing.assert_array_equal(read_annotated(*pair(tmp_path, pixels=colours)).image, PICTURE)
     colours[..., 1] //= 2
     with pytest.raises(ValueError, match=r"anna_1.png: expected a grey image .*\(120, 160, 3\).*Convert"):
-        userdata.read(*pair(tmp_path, pixels=colours))
+        read_annotated(*pair(tmp_path, pixels=colours))
 
 
 def test_contours_come_by_level_from_csv_and_npz_and_without_level_alone(tmp_path):
     image, path = pair(tmp_path, contours=csv_of({"L4/L5": OUTLINE, "own": OUTLINE + 5}))
-    from_csv = userdata.read(image, path).outlines
+    from_csv = read_annotated(image, path).outlines
     archive = path.with_suffix(".npz")
     np.savez(archive, **{"L4/L5": OUTLINE, "own": OUTLINE + 5})
-    from_npz = userdata.read(image, archive).outlines
+    from_npz = read_annotated(image, archive).outlines
     assert list(from_csv) == list(from_npz) == ["L4/L5", "own"]
     for level in from_csv:
         np.testing.assert_array_equal(from_csv[level], from_npz[level])
     path.write_text("x;y\n" + "\n".join(f"{x};{y}" for x, y in OUTLINE))
-    assert list(userdata.read(image, path).outlines) == ["disc"]
+    assert list(read_annotated(image, path).outlines) == ["disc"]
 
 
 def test_pixels_have_the_size_of_the_table_else_of_the_archive_else_none(tmp_path):
     image, path = pair(tmp_path, ending=".npz")
-    assert userdata.read(image, path).pixel_mm == 0.7
-    assert userdata.read(image, path, pixel_mm=0.5).pixel_mm == 0.5
+    assert read_annotated(image, path).pixel_mm == 0.7
+    assert read_annotated(image, path, pixel_mm=0.5).pixel_mm == 0.5
     archive = tmp_path / "c.npz"
     np.savez(archive, disc=OUTLINE, pixel_mm=0.6)
-    assert userdata.read(image, archive).pixel_mm == 0.6
-    assert list(userdata.read(image, archive).outlines) == ["disc"]
-    assert np.isnan(userdata.read(*pair(tmp_path, ending=".npy")).pixel_mm)
+    assert read_annotated(image, archive).pixel_mm == 0.6
+    assert list(read_annotated(image, archive).outlines) == ["disc"]
+    assert np.isnan(read_annotated(*pair(tmp_path, ending=".npy")).pixel_mm)
 
 
 def test_a_folder_becomes_a_split_data_set(tmp_path):
     for name in ("anna_1", "anna_2", "ben"):
         pair(tmp_path, name)
     (tmp_path / "spacing.csv").write_text("name,pixel_mm\nben,0.5\n")
-    data = prepare.build(Options("folder", tmp_path, size=64, test_patients=1))
+    data = build(Options("folder", tmp_path, size=64, test_patients=1))
     assert sorted([*data.train.patients, *data.test.patients]) == ["anna", "anna", "ben"]
     known = {disc["source"]: disc["pixel_mm"] for disc in data.manifest["discs"]}
     assert known["images/ben.png"] == pytest.approx(0.5 * 90 / 64, rel=1e-3)
@@ -170,82 +166,4 @@ def exchanged(root):
 def test_a_wrong_file_is_named_with_the_reason(tmp_path, make, error, message):
     make(tmp_path)
     with pytest.raises(error, match=message):
-        prepare.build(Options("folder", tmp_path, size=64, test_patients=1))
-
-
-CONTOUR = (landmarks(OUTLINE) - [80, 60]) * 128 / 90 + 63.5
-PARTS = dict(zip(userdata.ARCS, CONTOUR.reshape(4, 44, 2), strict=True))
-CROP = polygon2mask((128, 128), CONTOUR[:, ::-1]).astype(np.uint8)
-
-
-def mat(path, **changes):
-    io.savemat(path, {name: value for name, value in ({"img": CROP} | PARTS | changes).items() if len(value)})
-    return path
-
-
-def test_a_crop_of_the_paper_is_taken_as_it_is(tmp_path):
-    disc = userdata.read_mat(mat(tmp_path / "7_L4L5.mat"))
-    assert (disc.patient, disc.level) == ("7", "L4L5")
-    np.testing.assert_array_equal(disc.image, CROP)
-    np.testing.assert_allclose(disc.contour, CONTOUR, atol=1e-5)
-
-
-def test_arcs_of_another_number_direction_or_with_shared_ends_give_the_same_points(tmp_path):
-    closed = np.vstack([CONTOUR, CONTOUR[:1]])
-    shared = {name: closed[44 * i : 44 * i + 45] for i, name in enumerate(userdata.ARCS)}
-    disc = userdata.read_mat(mat(tmp_path / "7.mat", **shared))
-    np.testing.assert_allclose(disc.contour, CONTOUR, atol=0.05)
-    turned = userdata.read_mat(mat(tmp_path / "7.mat", disk_bot=PARTS["disk_bot"][::-1]))
-    np.testing.assert_allclose(turned.contour, CONTOUR, atol=1e-5)
-    fewer = userdata.read_mat(mat(tmp_path / "7.mat", disk_up=PARTS["disk_up"][::3]))
-    np.testing.assert_allclose(fewer.contour, CONTOUR, atol=0.3)
-    assert disc.level == "disc"
-
-
-@pytest.mark.parametrize("size", [64, 192])
-def test_crops_of_another_size_keep_contour_and_picture_together(tmp_path, size):
-    disc = userdata.read_mat(mat(tmp_path / "7.mat"), size=size)
-    inside, shown = polygon2mask((size, size), disc.contour[:, ::-1]), disc.image > 0.5
-    assert 2 * (inside & shown).sum() / (inside.sum() + shown.sum()) > 0.97
-    centre = [np.average(grid, weights=disc.image) for grid in np.indices((size, size))]
-    assert np.abs(np.argwhere(inside).mean(axis=0) - centre).max() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"disk_up": []}, r"7.mat: expected the variables img, .*without \['disk_up'\]"),
-        ({"img": CROP[:100]}, "7.mat: expected a square crop as img; got 100 x 128"),
-        ({"img": np.zeros((128, 128))}, "7.mat: every pixel of the crop is 0.0"),
-        ({"disk_bot": PARTS["disk_bot"].T}, r"7.mat, disk_bot: expected .*\(n, 2\).*\(2, 44\)"),
-        ({"disk_bot": PARTS["disk_bot"] * np.nan}, "7.mat, disk_bot: some points are not finite"),
-        ({"disk_bot": PARTS["disk_up"]}, "7.mat: its contour crosses or touches itself"),
-        ({name: arc + 90 for name, arc in PARTS.items()}, "7.mat: its contour .*leaves the image; x from"),
-    ],
-)
-def test_a_wrong_crop_is_named_with_the_reason(tmp_path, changes, message):
-    with pytest.raises(ValueError, match=message):
-        userdata.read_mat(mat(tmp_path / "7.mat", **changes))
-
-
-def test_what_is_no_mat_file_is_named(tmp_path):
-    path = mat(tmp_path / "7.mat")
-    path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"7.mat cannot be read as a MATLAB file"):
-        userdata.read_mat(path)
-    header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
-    path.write_bytes(header + bytes(400))
-    with pytest.raises(ValueError, match=r"7.mat is of MATLAB's version 7.3.*'-v7'"):
-        userdata.read_mat(path)
-
-
-def test_a_folder_of_crops_becomes_a_split_data_set(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no .mat files under"):
-        userdata.mat_files(tmp_path)
-    (tmp_path / "deep").mkdir()
-    for name in ("1_a", "1_b", "deep/2_a"):
-        mat(tmp_path / f"{name}.mat")
-    data = prepare.build(Options("mat", tmp_path, test_patients=1))
-    assert {*data.train.patients} | {*data.test.patients} == {"1", "2"}
-    assert len(data.train) + len(data.test) == 3
-    assert set(data.manifest["sources"]) == {"1_a.mat", "1_b.mat", "deep/2_a.mat"}
+        build(Options("folder", tmp_path, size=64, test_patients=1))

@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from advreg.metrics import rasterise
-from lumbar_disk import phantom, prepare
-from lumbar_disk.cli import app
-from lumbar_disk.discs import crops
-from lumbar_disk.sources import Options
+from lumbar_disk.data import Options, build, counts, crops, load, phantom, phantoms, prepare
 
 TINY = Options("phantom", size=32, patients=2, test_patients=1, seed=3)
 
@@ -23,7 +19,7 @@ def folder(root, count=3):
     for name in ("images", "contours"):
         (root / name).mkdir(parents=True)
     for index in range(count):
-        one = phantom.patient(1, index)
+        one = phantom(1, index)
         outlines = dict(one.outlines)
         if index == 0:
             outlines["bad"] = np.array([[60.0, 60], [100, 80], [100, 60], [60, 84], [50, 70]])
@@ -33,24 +29,24 @@ def folder(root, count=3):
 
 
 def test_what_is_loaded_is_what_was_built(tmp_path):
-    built = prepare.build(TINY)
-    manifest, reasons = prepare.prepare(TINY, tmp_path / "new" / "d.npz", command="the words")
+    built = build(TINY)
+    manifest, reasons = prepare(TINY, tmp_path / "new" / "d.npz", command="the words")
     assert reasons == [f"{tmp_path}/new/d.npz is not there yet"]
-    loaded = prepare.load(tmp_path / "new" / "d.npz")
+    loaded = load(tmp_path / "new" / "d.npz")
     assert loaded.manifest == json.loads(json.dumps(manifest))
     for one, other in ((built.train, loaded.train), (built.test, loaded.test)):
         for name in ("images", "contours", "masks", "pixel_mm"):
             assert torch.equal(getattr(one, name), getattr(other, name))
         assert (one.patients, one.levels) == (other.patients, other.levels)
     assert torch.equal(loaded.train.masks[:, 0] > 0, rasterise(loaded.train.contours, (32, 32)))
-    everyone = crops([phantom.patient(3, index) for index in range(2)], size=32)
+    everyone = crops(phantoms(2, seed=3), size=32)
     expected = everyone.split(manifest["test_patients"])[1]
     assert torch.equal(loaded.test.images, expected.images)
 
 
 def test_the_manifest_accounts_for_every_disc_file_and_refusal(tmp_path, caplog):
     options = folder(tmp_path / "own")
-    manifest, _ = prepare.prepare(options, tmp_path / "d.npz", command="the words")
+    manifest, _ = prepare(options, tmp_path / "d.npz", command="the words")
     assert manifest["command"] == "the words"
     assert set(manifest["versions"]) == {"python", "advreg", "numpy", "scipy"}
     assert manifest["options"] == {"data": "folder", "size": 32, "test_patients": 1, "seed": 0}
@@ -68,17 +64,17 @@ def test_the_manifest_accounts_for_every_disc_file_and_refusal(tmp_path, caplog)
     (refused,) = manifest["refused"]
     assert (refused["source"], refused["level"]) == ("images/p0.npy", "bad")
     assert f"images/p0.npy, bad refused: {refused['reason']}" in caplog.text
-    assert prepare.counts(manifest).endswith("(1 of 3 patients, drawn with seed 0); refused 1 discs")
+    assert counts(manifest).endswith("(1 of 3 patients, drawn with seed 0); refused 1 discs")
 
 
 def test_an_unchanged_file_is_left_alone_and_its_refused_discs_are_named_again(tmp_path, caplog):
     options, path = folder(tmp_path / "own"), tmp_path / "d.npz"
-    first, _ = prepare.prepare(options, path)
+    first, _ = prepare(options, path)
     caplog.clear()
     written = path.stat()
     os.utime(tmp_path / "own" / "images" / "p1.npy")  # a new time, but the same content
     began = time.perf_counter()
-    again, reasons = prepare.prepare(options, path, command="other words")
+    again, reasons = prepare(options, path, command="other words")
     assert time.perf_counter() - began < 1
     assert not reasons
     assert again == first
@@ -131,13 +127,13 @@ def new_table(root, options):
 )
 def test_a_change_rebuilds_the_file_and_is_named(tmp_path, change, expected):
     options, path = folder(tmp_path / "own"), tmp_path / "d.npz"
-    prepare.prepare(options, path)
+    prepare(options, path)
     options = change(tmp_path / "own", options)
-    _, reasons = prepare.prepare(options, path)
+    _, reasons = prepare(options, path)
     assert sorted(reasons) == sorted(expected)
-    assert prepare.prepare(options, path)[1] == []
-    built = prepare.build(options)
-    assert torch.equal(prepare.load(path).train.images, built.train.images)
+    assert prepare(options, path)[1] == []
+    built = build(options)
+    assert torch.equal(load(path).train.images, built.train.images)
 
 
 def rewritten(path, **changes):
@@ -173,87 +169,29 @@ def flipped(path):
 )
 def test_a_damaged_file_is_an_error_that_names_it_and_the_remedy(tmp_path, damage):
     path = tmp_path / "d.npz"
-    prepare.prepare(TINY, path)
+    prepare(TINY, path)
     damage(path)
     before = path.read_bytes()
     message = "d.npz is damaged, or was not written by `lumbar-disk prepare`: .+ Delete it, or choose another"
     with pytest.raises(ValueError, match=message):
-        prepare.load(path)
+        load(path)
     with pytest.raises(ValueError, match=message):
-        prepare.prepare(TINY, path)
+        prepare(TINY, path)
     assert path.read_bytes() == before
 
 
 def test_another_format_or_version_is_made_again_but_not_loaded(tmp_path):
     path = tmp_path / "d.npz"
-    prepare.prepare(TINY, path)
+    prepare(TINY, path)
     rewritten(path, manifest=lambda text: edited(text, format=0, versions={"advreg": "0.0.1"}))
     with pytest.raises(ValueError, match=r"d.npz is of format 0, and this version reads 1. Run"):
-        prepare.load(path)
-    _, reasons = prepare.prepare(TINY, path)
+        load(path)
+    _, reasons = prepare(TINY, path)
     assert reasons[0] == "format: then 0, now 1"
     assert reasons[1].startswith("advreg: then '0.0.1', now ")
-    assert len(prepare.load(path).train) == 5
+    assert len(load(path).train) == 5
     with pytest.raises(FileNotFoundError, match=r"none.npz is not there. Make it with"):
-        prepare.load(tmp_path / "none.npz")
-
-
-def run(*words):
-    result = CliRunner().invoke(app, ["prepare", *map(str, words)])
-    return result, " ".join(result.output.split())
-
-
-def test_the_command_writes_then_says_up_to_date(tmp_path):
-    folder(tmp_path / "own")
-    out = tmp_path / "deep" / "d.npz"
-    words = ["--data=folder", f"--root={tmp_path / 'own'}", f"--out={out}", "--size=32", "--test-patients=1"]
-    result, text = run(*words)
-    assert result.exit_code == 0, result.output
-    assert f"wrote {out} train 10 discs of 2 patients, test 5 discs of 1 patients" in text
-    assert "prepare: 100%" in result.stderr
-    assert prepare.load(out).manifest["command"].startswith("lumbar-disk prepare --data folder --root")
-    result, text = run(*words)
-    assert result.exit_code == 0
-    assert f"up to date: {out} train 10 discs" in text
-    result, text = run(*words, "--seed=5")
-    assert f"seed: then 0, now 5 wrote {out}" in text
-
-
-def test_series_may_be_repeated_and_are_in_the_command(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    seen = {}
-
-    def spy(options, path, *, command, progress):
-        seen.update(options=options, path=path, command=command)
-        return {"discs": [], "train_patients": [], "test_patients": [], "split": "", "refused": []}, []
-
-    monkeypatch.setattr(prepare, "prepare", spy)
-    result, _ = run("--data=spider", "--root=data", "--series=t1", "--series=t2")
-    assert result.exit_code == 0, result.output
-    assert seen["options"] == Options("spider", Path("data"), series=("t1", "t2"))
-    assert seen["path"] == Path("results/spider.npz")
-    assert seen["command"] == "lumbar-disk prepare --data spider --root data --series t1 --series t2"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--data=folder"], "--data folder needs a root: the folder that holds `images` and `contours`"),
-        (["--data=spider", "--root=nowhere"], "no images/*_t2_SPACE.mha under nowhere"),
-        (["--data=mat", "--root=nowhere"], "no .mat files under nowhere"),
-        (["--data=mat", "--root=nowhere", "--series=t1"], "--series has no meaning with --data mat"),
-        (["--data=phantom", "--root=nowhere"], "--root has no meaning with --data phantom"),
-        (["--data=phantom", "--patients=2", "--size=16"], "cannot hold out 6 of 2 patients"),
-        ([], "Missing option '--data'"),
-    ],
-)
-def test_mistakes_end_in_one_clear_line_and_status_2(tmp_path, monkeypatch, words, message):
-    monkeypatch.chdir(tmp_path)
-    result, text = run(*words)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in text
-    assert message in " ".join(text.replace("│", " ").split())
-    assert not list(tmp_path.iterdir())
+        load(tmp_path / "none.npz")
 
 
 def test_the_real_data_are_read_again_in_under_a_second(tmp_path):
@@ -261,10 +199,10 @@ def test_the_real_data_are_read_again_in_under_a_second(tmp_path):
     if not data:
         pytest.skip("real images: set LUMBAR_DATA to the folder that holds spider/")
     options, path = Options("spider", Path(data) / "spider"), tmp_path / "d.npz"
-    manifest, _ = prepare.prepare(options, path)
+    manifest, _ = prepare(options, path)
     assert len(manifest["discs"]) == 150
     assert not manifest["refused"]
     began = time.perf_counter()
-    assert prepare.prepare(options, path)[1] == []
-    assert len(prepare.load(path).test) == 30
+    assert prepare(options, path)[1] == []
+    assert len(load(path).test) == 30
     assert time.perf_counter() - began < 1

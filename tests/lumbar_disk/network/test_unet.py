@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet
 
 
 def groups(net):

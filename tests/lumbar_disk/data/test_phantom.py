@@ -3,23 +3,24 @@ import pytest
 from skimage.draw import polygon2mask
 from torch.nn import functional as F
 
-from lumbar_disk import anatomy, phantom
-from lumbar_disk.discs import LEVELS, crops
-from lumbar_disk.outlines import signed_area
+from lumbar_disk.data import LEVELS, crops, phantom, phantoms
+from lumbar_disk.data import _phantom as painting
+from lumbar_disk.data._anatomy import Plate
+from lumbar_disk.data._outlines import signed_area
 
 
 @pytest.fixture(scope="module")
 def few():
-    return phantom.patients(6, seed=5)
+    return phantoms(6, seed=5)
 
 
 def test_a_patient_depends_on_seed_and_index_alone(few):
-    again = phantom.patient(5, 4)
+    again = phantom(5, 4)
     np.testing.assert_array_equal(again.image, few[4].image)
     for level in LEVELS:
         np.testing.assert_array_equal(again.outlines[level], few[4].outlines[level])
     assert not np.array_equal(few[0].image, few[1].image)
-    assert not np.array_equal(phantom.patient(6, 4).image, again.image)
+    assert not np.array_equal(phantom(6, 4).image, again.image)
 
 
 def test_five_discs_in_order_of_plausible_size(few):
@@ -40,7 +41,7 @@ def principal(outline):
 
 @pytest.mark.parametrize("waist", [0.0, 0.1])
 def test_the_outline_is_where_the_edge_function_is_zero(waist):
-    plate = anatomy.Plate(
+    plate = Plate(
         np.array([50.0, 60.0]), 0.4, 36.0, 11.0, wedge=-1.5, dome=1.2, bend=0.4, waist=waist, back=2.0
     )
     level = plate.level(*plate.outline().T)
@@ -49,13 +50,13 @@ def test_the_outline_is_where_the_edge_function_is_zero(waist):
 
 
 def test_a_painted_disc_covers_the_area_of_its_outline():
-    plate = anatomy.Plate(np.array([80.0, 120.0]), -0.3, 36.0, 9.0, wedge=-1.0, dome=1.0, bend=0.3)
-    window, _, edge = phantom._edge(plate, phantom.SHAPE)
-    picture = np.zeros(phantom.SHAPE)
-    phantom.paint(picture[window], 1.0, phantom.step(-edge, phantom.PIXEL_MM))
+    plate = Plate(np.array([80.0, 120.0]), -0.3, 36.0, 9.0, wedge=-1.0, dome=1.0, bend=0.3)
+    window, _, edge = painting._edge(plate, painting.SHAPE)
+    picture = np.zeros(painting.SHAPE)
+    painting.paint(picture[window], 1.0, painting.step(-edge, painting.PIXEL_MM))
     area = abs(signed_area(plate.outline()))
-    assert picture.sum() * phantom.PIXEL_MM**2 == pytest.approx(area, rel=3e-3)
-    inside = polygon2mask(phantom.SHAPE, plate.outline()[:, ::-1] / phantom.PIXEL_MM)
+    assert picture.sum() * painting.PIXEL_MM**2 == pytest.approx(area, rel=3e-3)
+    inside = polygon2mask(painting.SHAPE, plate.outline()[:, ::-1] / painting.PIXEL_MM)
     np.testing.assert_array_equal(picture > 0.5, inside)
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.draw import polygon2mask
 
-from lumbar_disk import landmarks as module
-from lumbar_disk.landmarks import ARCS, POINTS_PER_ARC, landmarks, outline
+from lumbar_disk.data import _landmarks as module
+from lumbar_disk.data import landmarks, outline
+from lumbar_disk.data._landmarks import ARCS, POINTS_PER_ARC
 
 SIZE = 128
 CENTRE = (SIZE - 1) / 2

@@ -1,8 +1,6 @@
-"""Shape models against scikit-learn, and plausibility against exact rational arithmetic."""
+"""Shape models against scikit-learn."""
 
 from __future__ import annotations
-
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from lumbar_disk import shapes
-from lumbar_disk.shapes import ShapeModel, plausible
+from lumbar_disk.virtual import ShapeModel
 
 
 @pytest.fixture(scope="module")
@@ -108,72 +105,3 @@ def test_wrong_shapes_are_refused(contours):
         model.encode(contours[:, :100])
     with pytest.raises(ValueError, match="distribution must be"):
         model.sample(0, torch.arange(1), distribution="cauchy")
-    with pytest.raises(ValueError, match="K of at least 3"):
-        plausible(contours[:, :2], (128, 128))
-
-
-def meets(p, q, r, s):
-    """Whether the segments pq and rs have a point in common, by solving for it in rational numbers."""
-    p, q, r, s = ([Fraction(int(c)) for c in point] for point in (p, q, r, s))
-    a, b, c = ([v[i] - u[i] for i in range(2)] for u, v in ((p, q), (r, s), (p, r)))
-    turn = a[0] * b[1] - a[1] * b[0]
-    if turn:
-        along_a = (c[0] * b[1] - c[1] * b[0]) / turn
-        along_b = (c[0] * a[1] - c[1] * a[0]) / turn
-        return 0 <= along_a <= 1 and 0 <= along_b <= 1
-    if a[0] * c[1] - a[1] * c[0] or b[0] * c[1] - b[1] * c[0]:
-        return False  # parallel, on different lines
-    return all(
-        max(min(p[i], q[i]), min(r[i], s[i])) <= min(max(p[i], q[i]), max(r[i], s[i])) for i in range(2)
-    )
-
-
-def simple(points):
-    """Whether a polygon neither crosses nor touches itself, edge by edge."""
-    count = len(points)
-    for i in range(count):
-        p, q, n = points[i], points[(i + 1) % count], points[(i + 2) % count]
-        turn = (q[0] - p[0]) * (n[1] - q[1]) - (q[1] - p[1]) * (n[0] - q[0])
-        ahead = (q[0] - p[0]) * (n[0] - q[0]) + (q[1] - p[1]) * (n[1] - q[1])
-        if turn == 0 and ahead <= 0:
-            return False
-        for j in range(i + 2, count):
-            if (j + 1) % count != i and meets(p, q, points[j], points[(j + 1) % count]):
-                return False
-    return True
-
-
-polygon = st.integers(3, 8).flatmap(
-    lambda k: st.lists(
-        st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=k, max_size=k),
-        min_size=1,
-        max_size=6,
-    )
-)
-
-
-@given(polygon)
-@settings(max_examples=300, deadline=None)
-def test_self_crossing_agrees_with_rational_arithmetic(polygons):
-    expected = [simple(points) for points in polygons]
-    assert plausible(torch.tensor(polygons, dtype=torch.float32), (8, 8)).tolist() == expected
-
-
-def test_chunks_do_not_change_the_answer(contours, monkeypatch):
-    model = ShapeModel.fit(contours * 6 - 5 * 63.5, 10)  # wild shapes, some of which cross themselves
-    drawn = model.sample(0, torch.arange(40))
-    whole = plausible(drawn, (1000, 1000))
-    monkeypatch.setattr(shapes, "_CHUNK", 7 * 176**2)
-    assert torch.equal(plausible(drawn, (1000, 1000)), whole)
-
-
-def test_a_contour_must_lie_inside_the_crop(contours):
-    size = (128, 100)
-    inside = [contours[0], contours[0] - contours[0].amin(0)]
-    outside = [contours[0] + torch.tensor([60.0, 0.0]), contours[0] - contours[0].amin(0) - 1e-3]
-    assert plausible(torch.stack([inside[1], *outside, contours[0] * float("nan")]), size).tolist() == [
-        True,
-        False,
-        False,
-        False,
-    ]
