@@ -1,4 +1,4 @@
-"""How far a mean can be trusted: the bootstrap over examples, or over groups of them."""
+"""Bootstrap intervals over examples, or over groups of them: how far a mean can be trusted."""
 
 from __future__ import annotations
 

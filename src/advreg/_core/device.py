@@ -1,4 +1,4 @@
-"""Looking at the values of tensors: free on a CPU; an accelerator first finishes all that is under way."""
+"""Device of tensors: looking at values is free on a CPU; an accelerator first finishes all its work."""
 
 from __future__ import annotations
 

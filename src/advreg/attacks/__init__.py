@@ -1,4 +1,7 @@
-"""Attacks: from a model, inputs and targets to the worst inputs found."""
+"""Attacks: from a model, inputs and targets to the worst inputs found.
+
+All that follow gradients are one engine, `ascend`, the paper's Algorithm 1.
+"""
 
 from advreg.attacks._ascend import Iterate, ValueAndGradient, ascend, value_and_gradient
 from advreg.attacks._auto import AutoResult, Worst, auto_attack

@@ -95,7 +95,7 @@ def ascend(
     state = rule.init(x)
     alpha, stretch = _length(rule, now, centre), _stretch(factor, 1, steps)
     for step in count() if steps is None else range(steps):
-        found = function(x)
+        found = function(x)  # J and J'
         if not isinstance(found, tuple):
             raise TypeError(
                 f"ascend takes a function of x that returns (value, gradient); got {type(found).__name__}: "
@@ -111,8 +111,8 @@ def ascend(
                 now = threat.scaled(factor(step + 1))  # of the point that this step leads to
                 alpha, stretch = _length(rule, now, centre), _stretch(factor, step + 1, steps)
             here = Here(x, gradient, value, now, centre, alpha, step, steps, stretch)
-            direction, state = rule.step(here, state)
-            x = now.project(x + alpha * direction, centre)
+            direction, state = rule.step(here, state)  # line 4: alpha h(J')
+            x = now.project(x + alpha * direction, centre)  # line 4: clip
     yield Iterate(steps or 0, x, None, None)
 
 

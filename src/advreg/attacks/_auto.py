@@ -51,7 +51,7 @@ class Worst:
 
 @dataclass(frozen=True, eq=False)
 class AutoResult:
-    """What `auto_attack` found: `result["mask"].x`.
+    """Result of `auto_attack`, head by head: `result["mask"].x`.
 
     Attributes:
         heads: The worst of each head.
@@ -170,7 +170,7 @@ def check_tasks(heads: Any) -> None:
 
 
 def runs(budget: int) -> list[int]:
-    """How many passes each run gets.
+    """Passes of each run.
 
     Example:
         >>> runs(20), runs(100), runs(500)

@@ -12,7 +12,7 @@ from advreg._core.tensors import per_example, rows
 
 
 class Track(NamedTuple):
-    """What is known of each example; every field begins with the batch, `(B, ...)`.
+    """Record of each example; every field begins with the batch, `(B, ...)`.
 
     Attributes:
         place: Its place in the batch.

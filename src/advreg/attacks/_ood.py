@@ -36,7 +36,7 @@ class AttackOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class OODResult(AttackResult):
-    """What an out-of-distribution attack found.
+    """Result of an out-of-distribution attack.
 
     Attributes:
         closeness: For each condition by its name the metric at `x`, `(B,)`.

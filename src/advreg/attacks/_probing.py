@@ -165,7 +165,7 @@ def stripes(keys: Keys, x: Tensor) -> Tensor:
 
 
 def window(x: Tensor, share: float, keys: Keys) -> tuple[Tensor, Tensor, Tensor]:
-    """Which entries a random window covers, its signs, both `(B, *input)`, and a size in (0, 1), `(B,)`."""
+    """A random window: the entries that it covers and signs, `(B, *input)`, and a size in (0, 1), `(B,)`."""
     if x.ndim <= 2:
         n = rows(x).shape[1]
         draw = keys.uniform(x.new_empty((len(x), 2 * n + 1), dtype=torch.float32))

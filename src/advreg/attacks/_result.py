@@ -13,7 +13,7 @@ from advreg._core.types import Model, Target
 
 @dataclass(frozen=True, eq=False)
 class AttackResult:
-    """What an attack found.
+    """Result of an attack.
 
     Attributes:
         x: Adversarial inputs inside the threat, `(B, *input)`, detached.

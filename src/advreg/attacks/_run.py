@@ -27,7 +27,7 @@ Stop = Callable[[Output, Target], Tensor]
 
 
 class Plan(NamedTuple):
-    """How an attack runs; see `pgd_attack`."""
+    """Plan of an attack: the arguments of `pgd_attack` that its loop needs."""
 
     objective: PerExample
     rule: Rule[Any]
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
         return at(self.objective, step / max(self.steps, 1))
 
     def valued(self, output: Output, target: Target, count: int) -> Tensor:
-        """What a result is judged by, `(count,)`: the judge, or the objective in its last form."""
+        """The value that decides, `(count,)`: the judge's, or the objective's in its last form."""
         with torch.no_grad():
             if self.judge is not None:
                 value = self.judge(map_tensors(Tensor.detach, output), target)
@@ -112,13 +112,14 @@ def climbed(model: Model, plan: Plan, batch: Batch) -> tuple[Track, Tensor]:
 
 @torch.inference_mode(mode=False)
 def judged(model: Model, plan: Plan, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """What inputs are worth, `(B,)`, and for which of them the stop rule holds; None without one."""
+    """Values of inputs, `(B,)`, and for which of them the stop rule holds; None without one."""
     with torch.no_grad():
         output, count = model(batch.x), len(batch.x)
         over = None if plan.stop is None else stopped(plan.stop, output, batch.y, count)
         return plan.valued(output, batch.y, count), over
 
 
+@torch.inference_mode(mode=False)
 def last_iterate(
     model: Model,
     batch: Batch,
@@ -241,7 +242,7 @@ class _Climb:
         return (track.taken(track.place.argsort()) if self.done else track), first
 
     def look(self, iterate: Iterate) -> Tensor:
-        """What a point is judged by, `(b,)`; what went wrong there is noted."""
+        """The value of a point that decides, `(b,)`; what went wrong there is noted."""
         if iterate.value is not None:
             self.track = self.track.seeing(iterate.value, iterate.gradient, iterate.step)
             if self.plan.judge is None and not self.plan.changes:

@@ -1,4 +1,9 @@
-"""Detectors of out-of-distribution inputs, their measures, and the adversary who knows of them."""
+"""Detectors of out-of-distribution inputs, and the adversary who knows of them.
+
+A detector gives each input a score: larger is stranger. `advreg.metrics.threshold` turns scores into
+decisions, `advreg.metrics.detection` measures how good they are. A detector that was only tried on clean
+strange inputs has hardly been tried: attack it with `aware` and `lower_score`.
+"""
 
 from advreg.detectors._detector import Detector, aware, lower_score, score_of, scores
 from advreg.detectors._disagreement import DisagreementDetector

@@ -1,9 +1,4 @@
-"""Detectors of out-of-distribution inputs, and the adversary who knows of them.
-
-A detector gives each input a score: larger is stranger. `threshold` turns scores into decisions, `detection`
-measures how good they are. A detector that was only tried on clean strange inputs has hardly been tried:
-attack it with `aware` and `lower_score`.
-"""
+"""Contract of detectors, and the adversary who knows of them."""
 
 from __future__ import annotations
 
@@ -23,7 +18,7 @@ _BOTH = ("output", "score")
 
 @runtime_checkable
 class Detector(Protocol):
-    """What tells strange inputs from ordinary ones. A user's own is any object with this method.
+    """Detector: tells strange inputs from ordinary ones. A user's own is any object with this method.
 
     An attack that knows of the detector needs its gradient. One that reads its score out of its network's own
     pass may also offer that `model` and `with_output(x) -> (model(x), score)`: `aware` then runs it once, not
@@ -31,7 +26,7 @@ class Detector(Protocol):
     """
 
     def score(self, x: Tensor) -> Tensor:
-        """How strange each input is, `(B,)`; differentiable in `x`, `(B, *input)`, where the detector is."""
+        """Score of each input, larger for stranger ones, `(B,)`; differentiable in `x` where possible."""
         ...
 
 

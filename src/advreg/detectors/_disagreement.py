@@ -24,7 +24,7 @@ _DROPS_CHANNELS = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 @dataclass(frozen=True, eq=False)
 class DisagreementDetector:
-    """How far several networks' answers lie apart: the mean distance over their pairs. Nothing is fitted.
+    """Disagreement of several networks: the mean distance of their answers over all pairs. Nothing is fitted.
 
     The networks are an ensemble, or one network with dropout, of which `samples` thinned ones are drawn. They
     are the same for every example and every call: the score is a function of the input, whatever the batch.

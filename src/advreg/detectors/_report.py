@@ -51,7 +51,7 @@ class Report:
         return "\n".join(lines + [f"{name}: {text}" for name, text in self.warnings().items()])
 
     def warnings(self) -> dict[str, str]:
-        """What the rows do not show, by detector; nothing for one that an aware adversary has tried."""
+        """Warnings by detector of what the rows do not show; none where an aware adversary has tried."""
         tried: dict[str, set[str]] = {}
         for row in self.rows:
             tried.setdefault(row.detector, set()).add(row.adversary)
@@ -67,7 +67,7 @@ class Report:
 def report(
     detector: str, scores_in: Tensor | ArrayLike, scores_out: Mapping[str, Tensor | ArrayLike], **options: Any
 ) -> Report:
-    """How one detector does under each adversary, for print.
+    """Report of one detector under each adversary, for print.
 
     Args:
         detector: Its name.

@@ -13,7 +13,7 @@ from advreg.attacks import random_noise, score_attack, square_attack
 from advreg.diagnosis._model_checks import determinism, gradients, mode
 from advreg.diagnosis._report import Check, Evidence
 from advreg.diagnosis._thresholds import FACTORS, FALL, MISSED, SHORT, SIZES, SURE, UNSTABLE
-from advreg.diagnosis._trial import Examination, average
+from advreg.diagnosis._trial import Trial, average
 from advreg.rules import Adamax, Steepest
 from advreg.threats import Threat, linf
 
@@ -24,7 +24,7 @@ _MASKED = (
 )
 
 
-def steps(work: Examination) -> Check:
+def steps(work: Trial) -> Check:
     """The gain rises with the steps, and beats one full step."""
     one = work.gain(work.climb(steps=1, rule=Steepest(1.0), random_start=False))
     start, ten = (work.gain(work.climb(steps=count)) for count in (0, 10))
@@ -45,7 +45,7 @@ def steps(work: Examination) -> Check:
     return Check("steps", "pass", evidence, message)
 
 
-def radius(work: Examination) -> Check:
+def radius(work: Trial) -> Check:
     """The gain rises with the radius."""
     gains = [
         average(work.attack if factor == 1 else work.gain(work.climb(threat=work.threat.scaled(factor))))
@@ -63,7 +63,7 @@ def radius(work: Examination) -> Check:
     return Check("radius", "pass", evidence, message)
 
 
-def unbounded(work: Examination) -> Check:
+def unbounded(work: Trial) -> Check:
     """Without a radius, the attack finds what is as bad as other inputs, constant ones, and noise.
 
     It has half the steps from each of four starts: the input, noise, and half way to either bound. What
@@ -113,13 +113,13 @@ def unbounded(work: Examination) -> Check:
     return Check("unbounded", "pass", evidence, message)
 
 
-def noise(work: Examination) -> Check:
+def noise(work: Trial) -> Check:
     """The attack beats the worst of as many random points as it makes steps."""
     gains = {"noise": work.gain(work.run(random_noise, draws=work.steps))}
     return work.rivals("noise", gains, MISSED, "random points find", _MASKED)
 
 
-def transfer(work: Examination) -> Check:
+def transfer(work: Trial) -> Check:
     """The attack beats the inputs found on other models."""
     if not work.others:
         return Check("transfer", "skipped", {}, "no other model was given")
@@ -131,7 +131,7 @@ def transfer(work: Examination) -> Check:
     return work.rivals("transfer", gains, MISSED, "inputs found on another model do", _MASKED)
 
 
-def gradient_free(work: Examination) -> Check:
+def gradient_free(work: Trial) -> Check:
     """The attack beats attacks that take no gradient."""
     draws = min(10, (work.queries - 2) // 6)
     gains = {
@@ -141,7 +141,7 @@ def gradient_free(work: Examination) -> Check:
     return work.rivals("gradient_free", gains, MISSED, "attacks without a gradient find", _MASKED)
 
 
-def step_size(work: Examination) -> Check:
+def step_size(work: Trial) -> Check:
     """Another step size does not find much more."""
     gains = {f"step size {size:g}": work.gain(work.climb(rule=Adamax(size))) for size in SIZES}
     remedy = (
@@ -150,7 +150,7 @@ def step_size(work: Examination) -> Check:
     return work.rivals("step_size", gains, UNSTABLE, "other step sizes find", remedy)
 
 
-def start(work: Examination) -> Check:
+def start(work: Trial) -> Check:
     """Another start does not find much more."""
     gains = {
         "no random start": work.gain(work.climb(random_start=False)),
@@ -160,7 +160,7 @@ def start(work: Examination) -> Check:
     return work.rivals("start", gains, UNSTABLE, "other starts find", remedy)
 
 
-CHECKS: tuple[Callable[[Examination], Check], ...] = (
+CHECKS: tuple[Callable[[Trial], Check], ...] = (
     mode,
     determinism,
     gradients,
@@ -176,7 +176,7 @@ CHECKS: tuple[Callable[[Examination], Check], ...] = (
 """All checks, in the order in which they run; `mode` comes first, since it may refuse the model."""
 
 
-def skipped(check: Callable[[Examination], Check], reason: str) -> Check:
+def skipped(check: Callable[[Trial], Check], reason: str) -> Check:
     """A check that could not be made."""
     return Check(
         getattr(check, "__name__", "check"), "skipped", {}, f"the model cannot be attacked: {reason}"

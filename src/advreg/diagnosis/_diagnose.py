@@ -15,7 +15,7 @@ from advreg._core.optional import progress_bar
 from advreg._core.types import Model, PerExample, Target
 from advreg.diagnosis._attack_checks import CHECKS, skipped
 from advreg.diagnosis._report import Check, Diagnosis
-from advreg.diagnosis._trial import Examination
+from advreg.diagnosis._trial import Trial
 from advreg.execution import Execution
 from advreg.threats import Threat
 
@@ -41,7 +41,7 @@ def diagnose(
     For any model and output tree, and any objective. The attack on trial is `pgd_attack` with its own
     defaults and `steps` steps. Checks, in order: `mode`, `determinism`, `gradients`, `steps`, `radius`,
     `unbounded`, `noise`, `transfer`, `gradient_free`, `step_size`, `start`. What each does is
-    in `advreg.checks`, its thresholds in `advreg.examination`; what to do about each is in the report.
+    in `diagnosis/_attack_checks.py` and `_model_checks.py`, its thresholds in `_thresholds.py`.
 
     Give it 16 to 64 examples as they are evaluated: two heads that are attacked apart are diagnosed apart.
 
@@ -104,9 +104,7 @@ def diagnose(
         raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
     others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
     keys = Keys.of(x, seed, index)
-    work = Examination(
-        model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution
-    )
+    work = Trial(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution)
     checks: list[Check] = []
     with _counted(model) as passes, progress_bar(len(CHECKS), "check", shown=progress) as advance:
         for check in CHECKS:

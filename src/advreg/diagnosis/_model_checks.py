@@ -11,7 +11,7 @@ from advreg._core.trees import take, tensors
 from advreg.diagnosis._gradient_flow import dead_end, slope
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import DELIVERED, DIFFER, EMPTY, FORETOLD, NEARBY, STILL
-from advreg.diagnosis._trial import Examination, average
+from advreg.diagnosis._trial import Trial, average
 from advreg.execution import frozen
 
 _BPDA = (
@@ -20,7 +20,7 @@ _BPDA = (
 )
 
 
-def mode(work: Examination) -> Check:
+def mode(work: Trial) -> Check:
     """No layer that behaves otherwise in training is in train mode."""
     modules = list(work.model.named_modules()) if isinstance(work.model, nn.Module) else []
     found = [f"{name or 'it'} ({type(m).__name__})" for name, m in modules if m.training and _moody(m)]
@@ -42,7 +42,7 @@ def mode(work: Examination) -> Check:
     return Check("mode", "pass", evidence, "no layer that training changes is in train mode")
 
 
-def determinism(work: Examination) -> Check:
+def determinism(work: Trial) -> Check:
     """The same input gives the same outputs."""
     with frozen(work.model), torch.no_grad():
         passes = [[t.detach().double() for t in tensors(work.model(work.x))] for _ in range(3)]
@@ -65,7 +65,7 @@ def determinism(work: Examination) -> Check:
     )
 
 
-def gradients(work: Examination) -> Check:
+def gradients(work: Trial) -> Check:
     """The objective has a gradient at the inputs and around them: finite, not zero, and of a use.
 
     Of a use: at a random point, over the radius, it foretells no less than `FORETOLD` of the change between
@@ -121,7 +121,7 @@ def gradients(work: Examination) -> Check:
 
 
 def _of_use(
-    work: Examination, near: Tensor, value: Tensor, around: Tensor, gradient: Tensor
+    work: Trial, near: Tensor, value: Tensor, around: Tensor, gradient: Tensor
 ) -> tuple[float, float]:
     """What the gradient foretells of a change seen, and what a step along it delivers: medians."""
     direction = work.threat.steps_at(near).steepest(gradient)
@@ -151,7 +151,7 @@ def _moody(module: nn.Module) -> bool:
     return isinstance(module, (*DROPOUTS, nn.RReLU)) and getattr(module, "p", 1.0) > 0
 
 
-def _lost(work: Examination, x: Tensor | None = None, some: Tensor | None = None) -> str:
+def _lost(work: Trial, x: Tensor | None = None, some: Tensor | None = None) -> str:
     """Where the gradient is lost, of some of the examples."""
     x, y = work.x if x is None else x, work.y
     if some is not None:

@@ -52,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Whether an evaluation can be trusted: what `advreg.diagnose` returns. `print` it for the report.
+    """Result of `advreg.diagnose`: whether an evaluation can be trusted. `print` it for the report.
 
     Attributes:
         checks: All checks, in the order in which they were made.

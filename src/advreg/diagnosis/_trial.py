@@ -1,4 +1,4 @@
-"""What the checks of a diagnosis share: the attack on trial, and how a rival is compared with it.
+"""Trial of an attack: what the checks of a diagnosis share, and how a rival is compared with the attack.
 
 Most checks ask what share of the damage the attack misses. With the gain of an example what an attack raised
 the judge's value by over the clean input, and a rival attack,
@@ -33,8 +33,8 @@ from advreg.threats import Threat
 
 
 @dataclass(eq=False)
-class Examination:
-    """What is examined, and what checks share."""
+class Trial:
+    """The attack on trial, the model that it attacks, and what checks share."""
 
     model: Model
     x: Tensor
@@ -62,21 +62,21 @@ class Examination:
             return judge(network.exact(x), self.y).detach()
 
     def gain(self, x: Tensor) -> Tensor:
-        """What it has risen by there, `(B,)`; nothing where it is not finite."""
+        """The gain there over the clean inputs, `(B,)`; 0 where it is not finite."""
         return torch.nan_to_num(self.value(x) - self.clean, 0.0, 0.0, 0.0)
 
     def options(self) -> dict[str, Any]:
-        """What every attack is told."""
+        """The options of every attack."""
         told: dict[str, Any] = {"objective": self.objective, "threat": self.threat}
         told |= {"seed": self.keys.seed, "index": self.keys.index, "execution": self.execution}
         return told if self.judge is None else {**told, "judge": self.judge}
 
     def climb(self, model: Model | None = None, **options: Any) -> Tensor:
-        """What the gradient attack finds, `(B, *input)`, on this model or on another."""
+        """The inputs that the gradient attack finds, `(B, *input)`, on this model or on another."""
         return self.run(pgd_attack, model, **{"steps": self.steps, **options})
 
     def run(self, attack: Callable[..., AttackResult], model: Model | None = None, **options: Any) -> Tensor:
-        """What an attack finds, `(B, *input)`; the clean inputs where it cannot run."""
+        """The inputs that an attack finds, `(B, *input)`; the clean ones where it cannot run."""
         try:
             told = {**self.options(), **options}
             return attack(self.model if model is None else model, self.x, self.y, **told).x
@@ -86,7 +86,7 @@ class Examination:
             return self.x
 
     def missed(self, rival: Tensor, attack: Tensor | None = None) -> Interval:
-        """What share of the damage, by gains `(B,)`, the attack misses; see the module."""
+        """The share of the damage, by gains `(B,)`, that the attack misses; see the module."""
         attack = (self.attack if attack is None else attack).double()
         rival = rival.double()
         both = float(torch.maximum(rival, attack).clamp(min=0).mean())

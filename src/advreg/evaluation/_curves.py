@@ -1,4 +1,4 @@
-"""Evaluation: metrics of every head under attack, one row per example; resumable, and shared by processes."""
+"""Evaluation at one radius and over radii, as a table of one row per example."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 
 
 class Cell(NamedTuple):
-    """What the columns `attack` and `radius` of a row stand for.
+    """Cell of the table: an attack at a radius.
 
     `run` is None for clean inputs; it is told the threat, with this radius, where there is one.
     """
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What `evaluate` and `radius_curve` have in common; see there."""
+    """Settings that `evaluate` and `radius_curve` have in common; see there."""
 
     groups: Sequence[str] | None
     journal: str | Path | None
@@ -127,7 +127,7 @@ class _Batch:
 
 
 class _Share(NamedTuple):
-    """What one process has: the digest of each batch, and the entries of its own batches."""
+    """Share of one process: the digest of each batch, and the entries of its own batches."""
 
     checks: dict[str, str]
     entries: dict[tuple[int, int], Entry]

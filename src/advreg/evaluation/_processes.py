@@ -26,7 +26,7 @@ class Team(NamedTuple):
     gather: Callable[[Any], list[Any]]
 
     def each(self, work: Callable[[], T]) -> list[T]:
-        """What `work` returns on each process.
+        """The results of `work` on each process.
 
         Raises:
             Exception: What `work` raised here.

@@ -96,7 +96,7 @@ class Table:
         return np.array([row.value for row in self.rows], dtype=np.float64)
 
     def groups(self) -> list[str | int]:
-        """What `bootstrap` resamples together, per row: the group, or the example where it has none."""
+        """The groups that `bootstrap` resamples whole, per row; the example where it has none."""
         return [row.group or row.index for row in self.rows]
 
     def means(

@@ -1,4 +1,7 @@
-"""Execution: how a model is run in an attack, and how it is left as it was."""
+"""Execution: how a model is run in an attack, and how it is left as it was.
+
+Every attack runs its model through `running`, by an `Execution`: a new way to run a network reaches them all.
+"""
 
 from advreg._core.types import Model
 from advreg.execution._execution import Execution, Running, running

@@ -18,7 +18,7 @@ from advreg.execution._pruning import pruned
 
 @dataclass(frozen=True)
 class Execution:
-    """How a model is run in an attack; results agree up to rounding.
+    """Execution of a model in an attack: precision, layout, memory. Results agree up to rounding.
 
     Args:
         precision: In what the network computes on the way: "float32" is its own, "bfloat16" and "float16"
@@ -68,7 +68,7 @@ class Execution:
             raise ValueError(f"micro_batch must be 1 or more, or None; got {self.micro_batch}")
 
     def parts(self, x: Tensor) -> Parts:
-        """What runs a batch like `x`, `(B, *input)`, in parts of the micro-batch's size."""
+        """The parts of a batch like `x`, `(B, *input)`: of the micro-batch's size."""
         return Parts(room(x) if self.micro_batch is None else self.micro_batch)
 
 

@@ -54,7 +54,7 @@ ON_CPU, ELSEWHERE = 3 * 2**17, 2**22
 
 
 def room(x: Tensor) -> int:
-    """How many examples like `x`, `(B, *input)`, run at once by default."""
+    """Number of examples like `x`, `(B, *input)`, that run at once by default."""
     numbers = ON_CPU if x.device.type == "cpu" else ELSEWHERE
     return max(1, numbers // max(1, math.prod(x.shape[1:])))
 

@@ -1,4 +1,7 @@
-"""Metrics: Dice of masks and contours, point errors, detection measures. One number per example."""
+"""Metrics: Dice of masks and contours, point errors, `(output, target) -> (B,)`; detection measures.
+
+Shapes: masks are `(B, C, *spatial)`, contours and points `(B, K, 2)`, scores `(N,)`.
+"""
 
 from advreg.metrics._contours import contour_dice
 from advreg.metrics._detection import Detection, aupr, auroc, detection, fpr_at_tpr, threshold

@@ -104,12 +104,12 @@ def fpr_at_tpr(scores: Tensor, positive: Tensor, *, tpr: float = 0.95) -> Tensor
 
 
 class Detection(NamedTuple):
-    """How well scores tell out-of-distribution inputs, the positives, from others; each with its interval.
+    """Detection measures with their intervals; out-of-distribution inputs are the positives.
 
     The `mean` of an interval is the measure itself, on the scores as they came.
 
     Attributes:
-        auroc: See `advreg.auroc`; 0.5 says nothing, less than 0.5 that strange inputs look more ordinary.
+        auroc: See `advreg.metrics.auroc`; 0.5 says nothing, less that strange inputs look more ordinary.
         aupr: See `advreg.metrics.aupr`; depends on how many there are of either. A resample holds scores
             twice, which are ties, so its interval lies a little high where examples are few.
         fpr95: See `advreg.metrics.fpr_at_tpr`: the share of in-distribution inputs that are refused where
@@ -147,7 +147,7 @@ def threshold(scores_in: Scores, tpr: float = 0.95) -> float:
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must be in (0, 1], the share of in-distribution data that passes; got {tpr}")
-    ordered = np.sort(numbers_of(scores_in, "scores_in"))
+    ordered = np.sort(_numbers(scores_in, "scores_in"))
     passing = np.arange(1, len(ordered) + 1) / len(ordered)
     return float(ordered[np.argmax(passing >= tpr)])
 
@@ -191,7 +191,7 @@ def detection(
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3 (two samples) and 13.3.
     """
     check_resampling(confidence, resamples)
-    low, high = numbers_of(scores_in, "scores_in"), numbers_of(scores_out, "scores_out")
+    low, high = _numbers(scores_in, "scores_in"), _numbers(scores_out, "scores_out")
     check_groups(groups_in, len(low), "groups_in", "score")
     check_groups(groups_out, len(high), "groups_out", "score")
     (low_members, low_count), (high_members, high_count) = (
@@ -283,13 +283,13 @@ def _ranked(scores: Tensor, positive: Tensor, name: str) -> _Ranked:
 
 
 def _times(groups: NDArray[Any], count: int) -> _Numbers:
-    """How often each of `count` groups stands in each row, `(R, N)` to `(R, count)`."""
+    """Times that each of `count` groups stands in each row, `(R, N)` to `(R, count)`."""
     rows = np.arange(len(groups))[:, None] * count
     found = np.bincount((rows + groups.astype(np.int64)).ravel(), minlength=len(groups) * count)
     return found.reshape(len(groups), count).astype(np.float64)
 
 
-def numbers_of(scores: Scores, name: str) -> _Numbers:
+def _numbers(scores: Scores, name: str) -> _Numbers:
     """Scores as numbers, `(N,)`; checked."""
     numbers = np.asarray(scores.detach().cpu().double() if isinstance(scores, Tensor) else scores, np.float64)
     if numbers.ndim != 1 or len(numbers) == 0 or bool(np.isnan(numbers).any()):

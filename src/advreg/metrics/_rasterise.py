@@ -1,4 +1,4 @@
-"""From polygons to masks, batched, on the tensor's device."""
+"""Rasterisation of polygons to masks, batched, on the tensor's device."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rasterise(contours: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def soft_rasterise(contours: Tensor, size: tuple[int, int], softness: float = 1.0) -> Tensor:
-    """How far each pixel's centre lies inside closed polygons, in [0, 1]; differentiable in their points.
+    """Soft mask of closed polygons: each pixel in [0, 1], 1 far inside; differentiable in their points.
 
     Along a row of pixels each edge that crosses it, at `x_c`, adds `±sigmoid((x - x_c) / softness)` to the
     winding number w, with the sign of its direction; `1 - |1 - |w| mod 2|` makes even 0 and odd 1. The same
@@ -107,9 +107,11 @@ def _soft_lines(points: Tensor, height: int, width: int, softness: float) -> Ten
     line, ends = _crossings(points, height)
     crosses = (ends[:, 1] > 0) != (ends[:, 3] > 0)
     line, (x0, y0, x1, y1) = line[crosses], ends[crosses].unbind(1)
+    # Where the edge meets the row; y's share is left out of the gradient, see `soft_rasterise`.
     crossing = torch.lerp(x0, x1, (y0 / (y0 - y1)).detach())
     pixels = torch.arange(width, device=points.device, dtype=points.dtype)
     passed = ((pixels - crossing[:, None]) / softness).sigmoid() * (y1 - y0).detach().sign()[:, None]
+    # The signed crossings to a pixel's left sum to its winding number; even is outside, odd inside.
     winding = passed.new_zeros(len(points) * height, width).index_add(0, line, passed)
     return (1 - (1 - winding.abs() % 2).abs()).reshape(-1, height, width)
 

@@ -1,4 +1,21 @@
-"""Objectives: what an attack maximises, `(output, target) -> (B,)`."""
+"""Objectives: what an attack maximises, `(output, target) -> (B,)`.
+
+The paper's four, `J_IND_reg`, `J_IND_seg`, `J_OOD_reg`, `J_OOD_seg`; `on` and the combinations, which say
+which heads are meant; and surrogates, which an attack may ascend in place of a metric: smoother, or still
+rising where the metric is flat. Each is larger where the model is worse; bind options with
+`functools.partial`.
+
+Surrogates of masks read logits, `(B, C, *spatial)`, and share these arguments:
+
+- `target`: a mask shaped like `output`, decided at 0.5; with "softmax" class numbers `(B, *spatial)`, or
+  one channel for each class.
+- `activation`: "sigmoid" reads C channels of two classes each, outside and inside; "softmax" reads C
+  classes, two or more, that exclude each other.
+- `ignore_index`: pixels whose target is this number are left out; an example without any others gives 0.
+
+They raise ValueError for shapes that differ, for targets out of range, and for another activation. Half
+precision is computed, and returned, in float32.
+"""
 
 from advreg._core.types import Output, PerExample, Target
 from advreg.objectives._combine import (

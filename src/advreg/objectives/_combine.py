@@ -183,7 +183,7 @@ class _Combined:
 
 @dataclass(frozen=True)
 class Normalised:
-    """What `normalised` returns: an attack knows it by its type."""
+    """Objectives of several heads as columns, made by `normalised`: an attack knows it by its type."""
 
     columns: _Combined
 

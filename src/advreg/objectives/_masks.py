@@ -1,16 +1,6 @@
-"""What an attack may ascend in place of a task's metric: smoother, or still rising where the metric is flat.
+"""Surrogates of mask heads: smoother than the metric, or still rising where it is flat.
 
-Each is an objective, `(output, target) -> (B,)`, larger where the model is worse; bind options with
-`functools.partial`. Those of masks read logits, `(B, C, *spatial)`, and share these arguments:
-
-- `target`: a mask shaped like `output`, decided at 0.5; with "softmax" class numbers `(B, *spatial)`, or
-  one channel for each class.
-- `activation`: "sigmoid" reads C channels of two classes each, outside and inside; "softmax" reads C
-  classes, two or more, that exclude each other.
-- `ignore_index`: pixels whose target is this number are left out; an example without any others gives 0.
-
-They raise ValueError for shapes that differ, for targets out of range, and for another activation. Half
-precision is computed, and returned, in float32. Below, `gap` is the log odds of a pixel against its true
+`advreg.objectives` says which arguments they share. Below, `gap` is the log odds of a pixel against its true
 class, `logsumexp(other logits) - true logit`, so that p, the probability of the true class, is
 `sigmoid(-gap)`: computed from it, gradients survive where p rounds to 1.
 """

@@ -1,4 +1,4 @@
-"""APGD's rule: steps that shorten themselves where they no longer pay."""
+"""APGD as a rule: steps that shorten themselves where they no longer pay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advreg.rules._steps import Here, check_size
 
 
 class AdaptiveState(NamedTuple):
-    """What `Adaptive` keeps of each example, `(B, ...)`.
+    """State of `Adaptive` for each example, `(B, ...)`.
 
     Attributes:
         before: The point before this one.
@@ -95,18 +95,21 @@ class Adaptive:
             state = fresh._replace(x=x, gradient=gradient, best=best, checked=best, value=here.value)
             inertia = 1.0
         else:
+            # The best point of this run so far, and how often the value has risen.
             rises = state.rises + (here.value > state.value)
             kept = _where(here.value > state.best, (x, gradient), (state.x, state.gradient))
             best = torch.maximum(here.value, state.best)
             state = state._replace(x=kept[0], gradient=kept[1], best=best, value=here.value, rises=rises)
             marks = _checkpoints(last - first)
             if done in marks:
+                # The paper's condition 1, too few rises, or 2, neither step nor best value has changed.
                 since = done - max(mark for mark in marks if mark < done)
                 stuck = ~state.halved & (state.checked >= best)
                 halve = (rises < self.rho * since) | stuck
                 scale = torch.where(halve, state.scale / 2, state.scale)
                 x, gradient = _where(halve, kept, (x, gradient))
                 state = state._replace(scale=scale, rises=torch.zeros_like(rises), checked=best, halved=halve)
+        # A projected step, and the inertia of the last one; given back in steps of alpha.
         alpha = torch.as_tensor(here.alpha, dtype=x.dtype, device=x.device)
         aim = here.project(x + per_example(state.scale, x) * alpha * here.steepest(gradient))
         after = here.project(x + inertia * (aim - x) + (1 - inertia) * (x - before))

@@ -1,9 +1,4 @@
-"""Step rules: how a step is made from what is known of a point. Frozen values; what changes is in the state.
-
-The engine moves by `alpha * direction` with `alpha = size * radius`, so a rule means the same at every
-radius: the paper's alpha = epsilon / 5 is size 0.2. With `relative=False` alpha is `size` itself, in the
-units of the input: the paper's 0.01 in training is `Steepest(0.01, relative=False)`.
-"""
+"""Step rules: `Steepest`, `Momentum`, `Adamax`, and the contract that they keep."""
 
 from __future__ import annotations
 
@@ -20,7 +15,7 @@ from advreg.threats import Threat
 
 @dataclass(frozen=True, eq=False)
 class Here:
-    """What a rule may know of the point that it steps from.
+    """Point that a rule steps from, and all that the rule may know of it.
 
     Attributes:
         x: The point, `(B, *input)`.
@@ -57,7 +52,7 @@ S = TypeVar("S")
 
 
 class Rule(Protocol[S]):
-    """How one step is made from a point. A value: all that changes is in the state it is handed.
+    """Rule of a step. A value: all that changes is in the state that it is handed.
 
     The engine moves by `alpha * direction`, where `alpha = size * radius` if `relative`, else `size`
     (in the units of the input).

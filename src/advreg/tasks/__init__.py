@@ -1,4 +1,7 @@
-"""Tasks: what a head is for, and the attacks that are strong against it; what `auto_attack` takes."""
+"""Tasks: what a head is for, which `auto_attack` and `tradeoff` take.
+
+A task is a metric, which way it is worse, and members: attacks that are strong against it.
+"""
 
 from advreg.tasks._masks import masks
 from advreg.tasks._outlines import outlines

@@ -34,7 +34,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Task:
-    """What a head is for: a metric, which way it is worse, and the attacks on it, the strongest first.
+    """Task of a head: a metric, which way it is worse, and the attacks on it, the strongest first.
 
     Args:
         metric: `(head of output, head of target) -> (B,)`; it need not be differentiable.

@@ -1,4 +1,8 @@
-"""Threats: the set that an adversary may move in, a ball of a norm, a box and a mask."""
+"""Threats: the set that an adversary may move in, a ball of a norm, a box and a mask.
+
+Projections are exact: the nearest point of ball ∩ box ∩ mask in Euclidean distance. Random points belong to
+the example, by `Keys`.
+"""
 
 from advreg._core.keys import Keys
 from advreg.threats._norms import Directions, Norm, l1, l2, linf

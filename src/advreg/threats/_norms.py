@@ -1,22 +1,18 @@
-"""The contracts that everything else is written against.
+"""Norms: the geometries that an adversary may move in, `linf`, `l2` and `l1`.
 
-Shapes: `B` is the batch, `*input` the shape of one input of any rank, `K` the points of a contour,
-`H, W` an image's rows and columns.
+Shapes: perturbations `d` and gradients `g` are `(B, *input)`, radii `(B,)`, box sides broadcast against `d`.
+Every function works per example, on the tensor's device. float16 and bfloat16 are computed in float32 and
+rounded once at the end.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from advreg._core.keys import Keys
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example, positive, rows, wide
@@ -24,7 +20,7 @@ from advreg.threats._projections import SHRINK, THRESHOLD, project
 
 
 class Directions(Protocol):
-    """Which way is steepest: of a norm, or of what is left of it where some directions are closed."""
+    """Steepest directions: of a norm, or of what is left of it where some directions are closed."""
 
     def steepest(self, g: Tensor) -> Tensor:
         """`argmax <g, d>` over the open directions with `size(d) <= 1`: the paper's h."""
@@ -37,7 +33,7 @@ class Norm(Directions, Protocol):
 
     Perturbations `d` and gradients `g` are `(B, *input)`. A user's own norm is any object with these
     methods; `advreg.testing.check_norm` checks it. A norm whose `project` takes no box
-    (`project(d, radius)`) is served by `advreg.dykstra`. A norm whose steepest direction moves only a
+    (`project(d, radius)`) is served by `advreg.threats.dykstra`. A norm whose steepest direction moves only a
     few entries, as L1's does, sets the class attribute `sparse = True`: entries that the box blocks
     are then left out of the gradient, since a step spent on them would be lost.
     """

@@ -68,7 +68,7 @@ def dykstra(
 
 
 class Path(NamedTuple):
-    """Where the multiplier of the ball constraint leads: the projection is `clip(at(s, d), lower, upper)`.
+    """Path of the ball constraint's multiplier: the projection is `clip(at(s, d), lower, upper)`.
 
     `s` grows as the multiplier falls, from `start` to `end`, where the ball no longer counts. `measure`
     summed over the entries, which the ball limits, never falls in s and is piecewise linear: each entry that
@@ -151,7 +151,7 @@ def project(
 
 
 def _root(excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, s: Tensor) -> Tensor:
-    """Where `excess`, piecewise linear and never falling in s, crosses zero; `(B, 1)`, per example.
+    """Root of `excess`, piecewise linear and never falling in s; `(B, 1)`, per example.
 
     Newton's method from `s`, exact once it reaches the right piece, kept inside a bracket that halves
     wherever Newton leaves it. `excess(s)` gives the value and its slope.
@@ -176,15 +176,18 @@ def _root_among(
 
     Bisection over the sorted breaks leaves one linear piece, whose root is that of its chord.
     """
-    inside = torch.where(breaks.isnan(), low, breaks).clamp(low, high)
+    inside = torch.where(breaks.isnan(), low, breaks).clamp(low, high)  # 0 / 0: an entry that never moves
     breaks = torch.cat([low, inside.sort(1).values, high], 1)
     count = breaks.shape[1]
+    # The excess never falls, so that the last break where it is not above zero, and the next one, enclose the
+    # root. Each round halves the breaks between them, for all examples at once, without a look at a value.
     left = torch.zeros_like(low, dtype=torch.int64)
     right = torch.full_like(left, count - 1)
     for _ in range((count - 1).bit_length()):
         middle = (left + right) // 2
         below = excess(breaks.gather(1, middle))[0] <= 0
         left, right = torch.where(below, middle, left), torch.where(below, right, middle)
+    # Between two breaks the excess is a straight line, so that its chord is exact.
     low, high = breaks.gather(1, left), breaks.gather(1, right)
     below, above = excess(low)[0], excess(high)[0]
     share = -below / positive(above - below)

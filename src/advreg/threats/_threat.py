@@ -1,4 +1,4 @@
-"""What an adversary may do: a ball, a box and a mask around a centre."""
+"""Threat: a ball, a box and a mask around a centre, where an adversary may move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adversarial training: losses of (model, x, y) for any loop, the paper's four among them."""
+"""Losses of adversarial training: any terms, and the paper's `L_adv_rs`, `L_adv_r`, `L_adv_s`, `L_rand`."""
 
 from __future__ import annotations
 

@@ -41,14 +41,19 @@ def cut(traced: Traced, keys: Iterable[str | int]) -> Part | None:
     first, end = next(iter(graph.nodes)), next(iter(reversed(graph.nodes)))
     with graph.inserting_before(end):
         end.args = ({key: _head(traced, end.args[0], key) for key in keys},)
+    # Storages that outlive the call: a write to one of them is seen by others, whatever the heads need.
     own = {address(tensor) for tensor in (traced.example, *traced.root.parameters(), *traced.root.buffers())}
     on_shapes = {node for node in traced.impure if node.target is hold and _of_shapes(traced, node)}
+    # Grow what is live until nothing changes: the ancestors of the heads and of all that shows elsewhere;
+    # then nodes that write to a storage that something live holds, their ancestors, and so on.
     live = {first}
     more: Iterable[fx.Node] = [end, *(traced.impure - on_shapes)]
     while more:
         live |= _ancestors(more)
         held = own | {address(tensor) for node in live for tensor in tensors(values.get(node))}
         more = [node for node, places in traced.written.items() if node not in live and places & held]
+    # A branch on the shape of something dead: the shape of the input decides it, so that the part serves
+    # inputs of that shape (`bound`), and the branch need not be asked. Other branches are kept.
     bound = False
     for node in on_shapes:
         missing = _ancestors([node]) - live

@@ -96,7 +96,7 @@ class _Cut(NamedTuple):
 
 @dataclass(eq=False)
 class _Cuts:
-    """What is known of a model; never the model itself, which would keep it alive.
+    """Cuts known of a model; never the model itself, which would keep it alive.
 
     Attributes:
         found: Cuts by `key`, and by the input's shape where they are bound to it.
@@ -108,7 +108,7 @@ class _Cuts:
     warned: bool = False
 
     def key(self, model: nn.Module, wanted: tuple[str | int, ...], example: Tensor) -> tuple[Any, ...]:
-        """What a cut depends on; cheap, since every attack asks."""
+        """Key of a cut: all that it depends on; cheap, since every attack asks."""
         parts: list[Any] = [wanted, example.dtype, example.device, example.ndim, ambient()[2:]]
         for module in model.modules():
             attributes = vars(module)

@@ -252,7 +252,7 @@ class _Symbol(fx.Proxy):
 
 
 def address(tensor: Tensor) -> int:
-    """Where a tensor's storage lies: the same for all views of it."""
+    """Address of a tensor's storage: the same for all views of it."""
     return tensor.untyped_storage().data_ptr()
 
 

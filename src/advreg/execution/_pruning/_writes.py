@@ -69,7 +69,7 @@ def differing(before: Marks, after: Marks) -> set[tuple[nn.Module, str]]:
 def restored(model: nn.Module) -> Iterator[None]:
     """Put back the attributes of all modules, and what their lists, sets and dictionaries hold.
 
-    Tensors written in place are not put back: `advreg.frozen` does that for buffers.
+    Tensors written in place are not put back: `advreg.execution.frozen` does that for buffers.
     """
     own = [vars(module) for module in model.modules()]
     inner = [
