@@ -5,8 +5,10 @@ from html.parser import HTMLParser
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lumbar_disk.data import Options, build
 
@@ -90,6 +92,18 @@ def whole_study(tmp_path_factory, start):
     out = tmp_path_factory.mktemp("whole")
     stdout, _ = start("study", *TINY, f"--out={out}", "--report").finished()
     return out, stdout
+
+
+@pytest.fixture(scope="session")
+def whole_ood(tmp_path_factory, start, tiny):
+    """The folder of a tiny out-of-distribution study with its report."""
+    folder = tmp_path_factory.mktemp("whole")
+    pictures = folder / "pictures" / "lung_ct"
+    pictures.mkdir(parents=True)
+    Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(pictures / "a.png")
+    words = [*tiny, f"--ood={folder / 'pictures'}", f"--out={folder / 'out'}", "--set=ood_steps=2"]
+    start("ood", *words, "--set=batches=2").finished()
+    return folder / "out"
 
 
 @pytest.fixture(scope="session")

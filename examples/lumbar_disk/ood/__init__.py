@@ -4,10 +4,11 @@ from lumbar_disk.ood._claims import OODQuestion, judge
 from lumbar_disk.ood._images import Source, made_images, paint_out, partners, read_images
 from lumbar_disk.ood._recipe import OODRecipe, ood_recipes
 from lumbar_disk.ood._report import is_ood, write_report
-from lumbar_disk.ood._run import Adversary, Trial, disc_likeness, ood_work
+from lumbar_disk.ood._run import JOINT, Adversary, Trial, disc_likeness, masks_agree, ood_work
 from lumbar_disk.ood._tables import Matching, Measured, Tolerance, measure, median
 
 __all__ = [
+    "JOINT",
     "Adversary",
     "Matching",
     "Measured",
@@ -20,6 +21,7 @@ __all__ = [
     "is_ood",
     "judge",
     "made_images",
+    "masks_agree",
     "measure",
     "median",
     "ood_recipes",

@@ -80,7 +80,7 @@ def test_self_crossing_agrees_with_rational_arithmetic(polygons):
 
 
 def rings(wild):
-    """Rings around the middle of a crop of 128 pixels, wavy and so crossing themselves where `wild` is large."""
+    """Rings around the middle of a crop of 128 pixels; where `wild` is large some cross themselves."""
     angle = torch.linspace(0, 2 * torch.pi, 177, dtype=torch.float64)[:-1]
     ring = 63.5 + torch.stack([40 * angle.cos(), 12 * angle.sin()], 1)
     waves = torch.stack([torch.cos(k * angle) for k in range(12)])

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lumbar_disk.network import UNet
+from lumbar_disk.network import UNet, loss, loss_with_reconstruction, untrained
 
 
 def groups(net):
@@ -102,3 +102,22 @@ def test_impossible_networks_are_refused(kwargs, message):
 def test_an_image_of_another_size_is_refused_with_the_remedy():
     with pytest.raises(ValueError, match=r"\(B, 1, 64, 64\); got \(1, 1, 128, 128\).*Crop to that size"):
         UNet(2, 64)(torch.rand(1, 1, 128, 128))
+
+
+def test_the_third_output_is_the_image_and_the_heads_can_be_had_alone():
+    net = untrained(4, 64, 0, reconstruction=True).eval()
+    x = torch.rand(2, 1, 64, 64)
+    whole = net(x)
+    assert list(whole) == ["contour", "mask", "reconstruction", "image"]
+    assert whole["reconstruction"].shape == x.shape
+    assert 0 < whole["reconstruction"].min() < whole["reconstruction"].max() < 1
+    assert torch.equal(whole["image"], x)
+    for heads in (["contour"], ["mask"], ["reconstruction"]):
+        part = net(x, heads=heads)
+        assert torch.equal(part[heads[0]], whole[heads[0]])
+    assert list(net(x, heads=["contour"])) == ["contour"]
+    with pytest.raises(ValueError, match=r"has the heads contour, mask, reconstruction; got \['depth'\]"):
+        net(x, heads=["depth"])
+    target = {"contour": whole["contour"] + 1, "mask": torch.ones_like(x)}
+    extra = loss_with_reconstruction(whole, target) - loss(whole, target)
+    torch.testing.assert_close(extra, (whole["reconstruction"] - x).abs().mean((1, 2, 3)))

@@ -1,7 +1,10 @@
 from itertools import pairwise
 
 import pytest
-from lumbar_disk.paper import MEASURES, PAPER_MODELS, PAPER_RADII, PAPER_SETTINGS, TABLES, ordered, published
+
+from lumbar_disk.report import PAPER_MODELS, PAPER_RADII, PAPER_SETTINGS, published
+from lumbar_disk.report._paper import TABLES, ordered
+from lumbar_disk.study import FIFTEEN, MEASURES, PURE, StudyRecipe
 
 
 def test_every_table_has_the_fifteen_models_at_the_seven_radii():

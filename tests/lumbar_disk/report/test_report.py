@@ -6,10 +6,12 @@ import json
 import re
 
 import pytest
-from lumbar_disk.paper import MEASURES, PAPER_RADII, ordered, published
 from matplotlib.figure import Figure
 
 from advreg.evaluation import Table
+from lumbar_disk.report import PAPER_RADII, _figures, published, write_report
+from lumbar_disk.report._paper import ordered
+from lumbar_disk.study import MEASURES
 
 SIZE = 64
 FILES = {

@@ -27,7 +27,7 @@ def test_settings_change_the_fields_of_their_own_recipe():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["depth=3"], "got 'depth=3'. Fields: models, size"),
+        (["depth=3"], r"got 'depth=3'\. Fields: models, size"),
         (["width"], "expected name=value"),
         (["stored=maybe"], "stored: expected a value like True; got 'maybe'"),
         (["batch=0"], "batch must be at least 1; got 0"),
@@ -40,5 +40,5 @@ def test_settings_that_are_none_are_refused(settings, message):
 
 
 def test_a_recipe_of_unknown_models_is_refused():
-    with pytest.raises(ValueError, match="no such model: P4_std. Choose from P3_std"):
+    with pytest.raises(ValueError, match=r"no such model: P4_std\. Choose from P3_std"):
         StudyRecipe(models=("P4_std",))
