@@ -52,6 +52,13 @@ def test_attacks_harm_the_head_they_attack(attacked):
         assert harm[-1].mean() > harm[0].mean()
 
 
+def test_an_attack_moves_each_measure_the_way_that_it_calls_worse(attacked):
+    _, table, _ = attacked
+    for column, measure in demo.COLUMNS.items():
+        first, *_, last = (row[column] for row in demo.summary(table))
+        assert (last > first) if measure.worse == "higher" else (last < first)
+
+
 def test_the_rows_are_the_means_of_each_head_under_its_own_attack(attacked):
     data, table, _ = attacked
     rows = demo.summary(table)
