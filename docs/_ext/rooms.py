@@ -48,7 +48,7 @@ def first_line(room: ModuleType) -> str:
 
 
 class Room(SphinxDirective):
-    """A room: its docstring, then its functions, classes and data."""
+    """What a room offers: functions, classes and data."""
 
     required_arguments = 1
 
@@ -62,8 +62,7 @@ class Room(SphinxDirective):
             kind = "Functions" if inspect.isfunction(value) else "Classes" if ours else "Data"
             show = {"Functions": self.function, "Classes": self.class_, "Data": self.data}[kind]
             groups[kind] += [*show(module, each, path_of(name, each), value), ""]
-        introduction = parsed(self, [f".. automodule:: advreg.{name}", "   :no-members:"])
-        return [*introduction, *(self.group(*group) for group in groups.items() if group[1])]
+        return [self.group(*group) for group in groups.items() if group[1]]
 
     def group(self, title: str, entries: list[str]) -> nodes.section:
         anchor = nodes.make_id(f"{self.arguments[0]} {title}")
