@@ -23,7 +23,7 @@ from trained import Heads, Study, measured
 
 from advreg import Adamax, Execution, J_IND_reg, J_IND_seg, Threat, linf, on, pgd_attack
 from advreg.evaluation import written_whole
-from lumbar_disk.unet import Block, Merge, UNet, Up
+from lumbar_disk.network import Block, Merge, UNet, Up
 
 HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
 METRICS = {"mask": "dice", "contour": "point_error"}

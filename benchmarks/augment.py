@@ -31,11 +31,8 @@ from torch.nn import functional
 
 from advreg import __version__
 from advreg.metrics import rasterise
-from lumbar_disk import phantom, spider
-from lumbar_disk.augment import Stream
-from lumbar_disk.discs import crops
-from lumbar_disk.shapes import ShapeModel
-from lumbar_disk.warps import border_anchors, fit, warp
+from lumbar_disk.data import crops, phantoms, read_spider
+from lumbar_disk.virtual import ShapeModel, Stream, border_anchors, fit_splines, warp
 
 SIZE = (128, 128)
 PIXELS = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="xy"), -1).double()
@@ -80,9 +77,9 @@ def direct(kernel):
 
 def ours(kernel, *, exact):
     def sample(images, virtual, real):
-        return warp(images, fit(virtual, real, kernel=kernel), exact=exact)
+        return warp(images, fit_splines(virtual, real, kernel=kernel), exact=exact)
 
-    return sample, lambda virtual, real: fit(virtual, real, kernel=kernel).grid(SIZE, exact=exact)
+    return sample, lambda virtual, real: fit_splines(virtual, real, kernel=kernel).grid(SIZE, exact=exact)
 
 
 def kornia():
@@ -137,7 +134,7 @@ def scikit_image():
 
 def samples(options):
     """Images, virtual shapes and real shapes: SSM-P10 of the data, and images drawn at random."""
-    slices = spider.read(options.data) if options.data else phantom.patients(30, seed=0)
+    slices = read_spider(options.data) if options.data else phantoms(30, seed=0)
     discs = crops(slices)
     stream = Stream(discs, ShapeModel.fit(discs.contours, 10))
     drawn = stream.at(torch.arange(options.samples))

@@ -21,7 +21,7 @@ from speed_table import chosen, folder, publish, save, setting, units
 from speed_work import HEADS, by_hand, data, network, ours
 
 from advreg import Execution
-from lumbar_disk.unet import Block, Merge, UNet, Up
+from lumbar_disk.network import Block, Merge, UNet, Up
 
 BY_HAND = "by hand, trainable parameters"
 CONTESTANTS = {

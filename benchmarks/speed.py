@@ -35,8 +35,7 @@ from training import RADIUS as TRAINING_RADIUS
 
 from advreg import Execution, Keys, Threat, linf
 from advreg.training import L_adv_rs
-from lumbar_disk.train import loss
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet, loss
 
 SIZES = ((1, 64), (4, 64), (16, 64), (64, 64), (256, 64), (4, 128), (4, 256), (4, 512))
 """Batches and sides of the image, for the scaling."""

@@ -10,7 +10,7 @@ from speed_table import spread, units
 from speed_work import BY_HAND, HEADS, by_hand, data, in_turn, network, ours
 
 from advreg import Adamax, Execution, Steepest, Threat, linf, pgd_attack
-from lumbar_disk.unet import Block, Merge, UNet, Up
+from lumbar_disk.network import Block, Merge, UNet, Up
 
 STEPS = 4  # timed: attacks of one and of five steps, so that what is done once drops out
 WAYS = {

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 
 from advreg import Execution, J_IND_reg, J_IND_seg, Steepest, Threat, linf, on, pgd_attack
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet
 
 HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
 LOSS = {"mask": "Dice", "contour": "squared error"}
