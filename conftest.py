@@ -7,7 +7,7 @@ from sybil.parsers.myst import PythonCodeBlockParser
 
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
-)  # small networks are fastest on one, and workers share the cores
+)  # fastest for small networks; workers share cores
 
 collect_ignore = ["docs/conf.py", "docs/_ext/rooms.py"]
 
