@@ -217,8 +217,8 @@ def _cells(row: Row) -> list[str]:
 
 def _markdown(rows: Sequence[Row]) -> str:
     """The table as Markdown."""
-    lines = [HEADINGS, ("---:",) * len(HEADINGS), *map(_cells, rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    heading, *lines = (f"| {' | '.join(line)} |" for line in (HEADINGS, *map(_cells, rows)))
+    return "\n".join([heading, f"|{'---:|' * len(HEADINGS)}", *lines]) + "\n"
 
 
 def shown_places(test: Discs, count: int = 2) -> list[int]:

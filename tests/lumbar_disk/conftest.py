@@ -12,6 +12,7 @@ from PIL import Image
 
 from lumbar_disk.data import Options, build
 
+collect_ignore = ["command.py"]
 SCRIPT = Path(__file__).with_name("command.py")
 
 

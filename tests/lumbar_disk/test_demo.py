@@ -74,25 +74,25 @@ def test_the_rows_are_the_means_of_each_head_under_its_own_attack(attacked):
 
 def test_the_figure_shows_every_radius_of_every_disc_with_its_dice(attacked):
     data, _, shown = attacked
-    places = demo.shown_places(data.test)
-    few = {name: values[:, places] if values.shape[:1] == (4,) else values for name, values in shown.items()}
-    few |= {
-        name: shown[name][places] for name in ("places", "patients", "levels", "images", "contours", "masks")
-    }
-    few["radii"] = shown["radii"]
-    figure = demo.attack_figure(few)
+    figure = demo.attack_figure(shown)
     titles = [axes.get_title() for block in figure.subfigs for axes in block.axes]
-    assert len(titles) == 2 * 4 * len(TINY.radii)
-    assert titles.count("clean") == titles.count("Linf 0.03") == 2
-    size = (TINY.size, TINY.size)
-    for disc, place in enumerate(places):
-        row = titles[16 * disc + 4 * 2 : 16 * disc + 4 * 3]
-        contour = torch.from_numpy(shown["contour_contour"][2, place])[None]
-        mask = torch.from_numpy(shown["mask_mask"][2, place])[None]
+    count = len(shown["places"])
+    assert len(titles) == count * 4 * len(TINY.radii)
+    assert titles.count("clean") == titles.count("Linf 0.03") == count
+    for disc in range(count):
+        row = titles[4 * (4 * disc + 2) : 4 * (4 * disc + 3)]
+        contour = torch.from_numpy(shown["contour_contour"][2, disc])[None]
+        mask = torch.from_numpy(shown["mask_mask"][2, disc])[None]
+        size = (TINY.size, TINY.size)
         dices = (
-            contour_dice(contour, data.test.contours[place][None], size=size).item(),
-            dice(mask, data.test.masks[place][None]).item(),
+            contour_dice(contour, data.test.contours[disc][None], size=size).item(),
+            dice(mask, data.test.masks[disc][None]).item(),
         )
         assert row[1:3] == [f"contour, Dice {dices[0]:.2f}", f"mask, Dice {dices[1]:.2f}"]
-    few["mask_mask"] = few["mask_mask"] * 0 - 1
-    assert demo.attack_figure(few)  # an empty mask has no boundary
+    assert demo.attack_figure(shown | {"mask_mask": 0 * shown["mask_mask"] - 1})  # an empty mask has no edge
+
+
+def test_the_discs_shown_are_spread_over_the_test_set(attacked):
+    data, _, _ = attacked
+    assert demo.shown_places(data.test) == [1, 4]
+    assert demo.shown_places(data.test.take([0])) == [0]

@@ -73,7 +73,7 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
     models = CURVES[number].models
     with rc_context(inked(INK, GROUND)):
         count = len(MEASURES)
-        size = (4.6, 3.2 * count) if tall else (11.5 / 3 * count, 4.3)
+        size = (4.6, 9.6 * count / 3) if tall else (11.5 * count / 3, 4.3)
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         panels = figure.subplots(*((count, 1) if tall else (1, count)))
         for axes, measure in zip(panels, MEASURES.values(), strict=True):

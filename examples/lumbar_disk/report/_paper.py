@@ -111,7 +111,7 @@ TABLES: dict[str, dict[str, dict[float, float]]] = {
 
 
 def published(measure: str, model: str, radius: float) -> float | None:
-    """What the paper printed, or None where it has no such row or column.
+    """What the paper printed, or None where it has no such table, row or column.
 
     Args:
         measure: Its name, one of `lumbar_disk.study.MEASURES`.
@@ -123,7 +123,7 @@ def published(measure: str, model: str, radius: float) -> float | None:
         (0.8755, 0.3196)
         >>> published("mask_dice", "mine", 0.03)
     """
-    return TABLES[measure].get(model.replace(PURE, "rand"), {}).get(radius)
+    return TABLES.get(measure, {}).get(model.replace(PURE, "rand"), {}).get(radius)
 
 
 def ordered(models: set[str]) -> tuple[str, ...]:

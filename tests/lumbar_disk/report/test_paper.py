@@ -55,6 +55,13 @@ def test_values_are_of_their_kind():
         )
 
 
+@pytest.mark.parametrize("model", PAPER_MODELS)
+def test_an_attack_moves_each_measure_the_way_that_it_calls_worse(model):
+    for measure in MEASURES.values():
+        row = TABLES[measure.name][model]
+        assert (row[0.2] > row[0.0]) == (measure.worse == "higher")
+
+
 def test_the_names_and_the_settings_are_those_of_the_recipes():
     assert FIFTEEN == PAPER_MODELS
     assert set(ordered(set())) == {*PAPER_MODELS, *PURE}

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from advreg.evaluation import Table
 from lumbar_disk.report import PAPER_RADII, _figures, published, write_report
 from lumbar_disk.report._paper import ordered
-from lumbar_disk.study import MEASURES
+from lumbar_disk.study import MASK_DICE, MEASURES
 
 SIZE = 64
 FILES = {
@@ -167,6 +168,20 @@ def test_on_a_dark_page_the_curves_are_dark(whole):
     for media, svg in drawn.items():
         assert ("#ffffff" in svg) != ("dark" in media)
         assert ("#16191d" in svg) == ("dark" in media)
+
+
+def test_a_new_table_is_one_new_measure(tmp_path, make_study, monkeypatch):
+    folder = make_study(tmp_path / "study", ["P3_std"])
+    again = replace(MASK_DICE, name="again", label="Dice once more", symbol="DICE_again", table=4)
+    monkeypatch.setitem(MEASURES, "again", again)
+    monkeypatch.setattr(_figures, "curve_figure", lambda *args, **options: Figure((1, 1)))  # drawn elsewhere
+    assert folder / "report" / "table4.csv" in write_report(folder)
+    ours = [rows_of(folder / "report" / f"table{number}.csv")[0] for number in (3, 4)]
+    assert ours[0]["0.03 mean"] == ours[1]["0.03 mean"]
+    assert ours[1]["0.03 published"] == ""
+    for page in ("report.html", "report.md"):
+        text = (folder / "report" / page).read_text()
+        assert "Table 4: DICE_again, Dice once more, under attack on the" in text
 
 
 def test_what_is_no_study_is_refused_with_the_remedy(tmp_path):

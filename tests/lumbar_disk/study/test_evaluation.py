@@ -55,11 +55,3 @@ def test_pictures_stay_inside_the_threat_and_are_what_the_network_answers(evalua
             for head, answer in again.items():
                 found = torch.from_numpy(shown[f"{head}_{attack}"][number])
                 torch.testing.assert_close(found, answer, rtol=1e-4, atol=1e-3)
-
-
-def test_an_attack_moves_its_measures_the_way_they_call_worse(evaluated):
-    _, _, table, _ = evaluated
-    for measure in MEASURES.values():
-        rows = table.where(attack=measure.head, head=measure.head, metric=measure.metric)
-        clean, attacked = (rows.where(radius=radius).values().mean() for radius in RADII)
-        assert (attacked >= clean) if measure.worse == "higher" else (attacked <= clean)
