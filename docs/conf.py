@@ -21,7 +21,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = f"advreg {release}"
-html_static_path = []
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_show_copyright = False
 exclude_patterns = ["_build"]
 default_role = "name"  # of `rooms`: code, and a link where it is a documented name

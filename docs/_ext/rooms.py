@@ -72,7 +72,8 @@ class Room(SphinxDirective):
         return [f".. autofunction:: {path}"]
 
     def class_(self, _: ModuleType, __: str, path: str, value: type) -> list[str]:
-        lines = [f".. autoclass:: {path}", "   :members:", "   :special-members: __call__"]
+        protocol = "()" if getattr(value, "_is_protocol", False) else ""  # which nobody makes
+        lines = [f".. autoclass:: {path}{protocol}", "   :members:", "   :special-members: __call__"]
         if hasattr(value, "_fields"):  # of a named tuple; its docstring tells them
             lines.append(f"   :exclude-members: {', '.join(value._fields)}")
         if any(base.__module__.startswith("advreg.") and base.__name__ in PATHS for base in value.__bases__):
