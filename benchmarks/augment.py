@@ -11,7 +11,7 @@ in pixels, against our exact evaluation in float64, which the tests compare with
   method, written anew), `grid_sample`.
 - kornia: `get_tps_transform`, `warp_image_tps`, in float32.
 - scikit-image: `ThinPlateSplineTransform.from_estimate`, `warp`, one sample after the other.
-- polygons: `advreg.rasterise` against `skimage.draw.polygon2mask` one after the other.
+- polygons: `advreg.metrics.rasterise` against `skimage.draw.polygon2mask` one after the other.
 
     python benchmarks/augment.py [--data ../shared/data/spider] [--batch 16] [--samples 32] [--rounds 7]
 """
@@ -217,13 +217,17 @@ def polygons(options):
     """The comparison of rasterisers."""
     contours = samples(options)[3][: options.samples]
     draw = installed("skimage.draw")
-    methods = {"advreg.rasterise": lambda part: rasterise(part, SIZE)}
+    methods = {"advreg rasterise": lambda part: rasterise(part, SIZE)}
     if draw is not None:
         methods["scikit-image polygon2mask"] = lambda part: [
             draw.polygon2mask(SIZE, contour.flip(-1).numpy()) for contour in part
         ]
     table = compare(methods, (contours,), options)
-    yield "polygons", [*rows(table, "advreg.rasterise", {})], [] if draw else ["scikit-image polygon2mask"]
+    yield (
+        "polygons",
+        [*rows(table, "advreg rasterise", {})],
+        [] if draw else ["scikit-image polygon2mask"],
+    )
 
 
 def markdown(title, table, missing):

@@ -21,6 +21,7 @@ from speed_table import chosen, markdown, setting, units
 from speed_work import HEADS, data, network, ours
 from torch.utils.flop_counter import FlopCounterMode
 
+from advreg import Execution
 from advreg.execution import heads as part_of
 from advreg.training import L_adv_rs
 from lumbar_disk.network import UNet, loss
@@ -87,7 +88,7 @@ def measured(options: argparse.Namespace, precision: str) -> dict:
         x, y = x.to(device), {key: value.to(device) for key, value in y.items()}
         for head in HEADS:
             more, once = (
-                seconds(lambda: ours(model, x, y, head, count, precision=precision), device, least)  # noqa: B023
+                seconds(lambda: ours(model, x, y, head, count, Execution(precision)), device, least)  # noqa: B023
                 for count in (1 + options.steps, 1)
             )
             step = (more - once) / options.steps
