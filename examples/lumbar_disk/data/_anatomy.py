@@ -1,4 +1,4 @@
-"""The shapes of a synthetic lumbar spine in the mid-sagittal plane.
+"""Shapes of a synthetic lumbar spine in the mid-sagittal plane.
 
 Lengths are in mm, x to posterior and y to inferior from the image's top-left pixel. The spine is a chain of
 frames: bodies and discs alternate from T11 down to S3, each turned by its own angle; a disc's wedge is the
@@ -30,7 +30,7 @@ _TAPER = np.array([-1.0, -1.0, -0.5, 0.0, 0.5, 1.5, 4.0, 1.0, 0.0, 0.0])
 
 @dataclass(frozen=True)
 class Plate:
-    """A curved box: the bodies, the discs and the spinous processes.
+    """Plate, a curved box: the bodies, the discs and the spinous processes.
 
     In its own frame, `u` in [-1, 1] from front to back and `v` from top to bottom, it fills `|u|**power
     + |(v - middle(u)) / half(u)|**power < 1` with the half-height `half(u) = height / 2 + wedge * u + dome
@@ -101,7 +101,7 @@ class Plate:
 
 @dataclass(frozen=True)
 class Spine:
-    """One synthetic patient's bodies and discs, from top to bottom (`BODIES`, `DISCS`).
+    """Spine of one synthetic patient: bodies and discs, from top to bottom (`BODIES`, `DISCS`).
 
     Attributes:
         bodies: The vertebral bodies.

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Slice:
-    """One patient's mid-sagittal image with the outlines of its lumbar discs.
+    """Slice of one patient: the mid-sagittal image with the outlines of its lumbar discs.
 
     Attributes:
         patient: The patient's name; the unit of every split.
@@ -54,7 +54,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Disc:
-    """One disc, cropped: what the network sees and what it should answer.
+    """Disc, cropped: what the network sees and what it should answer.
 
     Attributes:
         patient: The patient's name.
@@ -74,7 +74,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class Discs:
-    """A data set: `N` discs as tensors, in a fixed order.
+    """Discs of a data set: `N` as tensors, in a fixed order.
 
     Attributes:
         images: `(N, 1, S, S)` float32 in [0, 1].

@@ -198,7 +198,7 @@ def _strip(shape: tuple[int, ...], start: Array, end: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A disc's own coordinates: `u` along it and `v` across it, the disc filling about `[-1, 1]^2`."""
+    """Frame of a disc: `u` along it and `v` across it, the disc filling about `[-1, 1]^2`."""
 
     centre: Array
     axes: Array  # columns: along (towards posterior), across (towards inferior)

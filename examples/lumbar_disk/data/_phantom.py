@@ -1,4 +1,4 @@
-"""Synthetic mid-sagittal T2 images of the lumbar spine with exact disc contours: no download needed.
+"""Phantoms: synthetic mid-sagittal T2 images of the lumbar spine with exact disc contours.
 
 `anatomy.spine` gives the shapes; this module paints them. Each edge is blended over one pixel (partial
 volume) along the shape's own analytic edge, so the outlines returned are the ones painted. Soft tissues are

@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A data set split by patient.
+    """Prepared data: discs split by patient.
 
     Attributes:
         train: The training discs.

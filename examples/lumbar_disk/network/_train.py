@@ -62,7 +62,7 @@ def loss_with_reconstruction(output: Heads, target: Heads) -> Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training keeps its state, and what it must not be mixed with.
+    """Checkpoint of a training: where it keeps its state, and what it must not be mixed with.
 
     Attributes:
         path: The file. It holds weights, the optimiser's state, the step, and `identity`.

@@ -21,7 +21,7 @@ HEADS = ("contour", "mask")
 
 
 class UNet(nn.Module):
-    """Map a disc's image to its contour and its mask.
+    """U-net from a disc's image to its contour and its mask.
 
     At the paper's width and size it has 41,325,441 parameters.
 
@@ -168,7 +168,7 @@ class Block(nn.Module):
 
 
 class Merge(nn.Sequential):
-    """Halve the channels of a concatenated pair of maps: conv 3x3, norm, LeakyReLU: `outputs` remain."""
+    """Merging of a concatenated pair of maps to `outputs`, half the channels: conv 3x3, norm, LeakyReLU."""
 
     def __init__(self, outputs: int, groups: int) -> None:
         norm = _norm(groups, outputs)

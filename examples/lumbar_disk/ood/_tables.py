@@ -41,7 +41,7 @@ Key = tuple[str, str, str, str]  # model, detector, source, adversary
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How near an answer must come to count as matched.
+    """Tolerance within which an answer counts as matched.
 
     Attributes:
         contour: Mean distance of the points, in pixels, at most.
@@ -142,7 +142,7 @@ def detections(tables: Mapping[str, Columns], sources: Iterable[str], resamples:
 
 @dataclass(frozen=True)
 class Matching:
-    """How nearly a model answers to the images of a source as to the test discs.
+    """Matching of a model's answers to the images of a source with those to the test discs.
 
     Attributes:
         discs: How many pairs.
@@ -189,7 +189,7 @@ def matchings(
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that claims, figures and tables show.
+    """Measurements that claims, figures and tables show.
 
     Attributes:
         tables: By model.

@@ -37,7 +37,7 @@ CLEAN = 0.0
 
 
 class Verdict(StrEnum):
-    """What became of a claim, or of a part of it."""
+    """Verdict on a claim, or on a part of it."""
 
     holds = "holds"
     fails = "fails"
@@ -47,7 +47,7 @@ class Verdict(StrEnum):
 
 
 class Asked(Protocol):
-    """What a part of a claim asks."""
+    """Question of any kind, as the report shows it."""
 
     @property
     def text(self) -> str:
@@ -68,7 +68,7 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """Whether a measured number lies above, or below, a threshold.
+    """Question whether a measured number lies above, or below, a threshold.
 
     Attributes:
         model: The model in question.
@@ -106,7 +106,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Part:
-    """A question with its answer.
+    """Part of a claim: a question with its answer.
 
     Attributes:
         question: What was asked.
@@ -142,7 +142,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper with its parts.
+    """Claim of the paper with its parts.
 
     Attributes:
         number: 1 to 6; 7 to 9 are in `lumbar_disk.ood`.

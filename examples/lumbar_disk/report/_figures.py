@@ -30,7 +30,7 @@ MARKERS = "osD^vP"
 
 @dataclass(frozen=True)
 class Curves:
-    """One of Figs 4 to 7: the models it compares, and what it shows."""
+    """Curves of one of Figs 4 to 7: the models it compares, and what it shows."""
 
     models: tuple[str, ...]
     caption: str

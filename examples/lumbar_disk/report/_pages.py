@@ -206,7 +206,7 @@ def _duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as a page shows it.
+    """Picture of a page: a figure, rendered for it.
 
     Attributes:
         number: The paper's, such as 4 or "1b".

@@ -25,7 +25,7 @@ Cells = Mapping[tuple[str, str, float], Interval]  # by measure, model and radiu
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What one run of the study wrote, or has written so far.
+    """Results that one run of the study wrote, or has written so far.
 
     Attributes:
         about: `study.json`: command, environment, recipe, data.

@@ -22,7 +22,7 @@ RECONSTRUCTING = tuple(f"P{components}_{kind}_rec" for kind in KINDS for compone
 
 @dataclass(frozen=True)
 class StudyRecipe:
-    """Everything that decides the numbers of the study's models, beside the data.
+    """Recipe of a study: everything that decides its models' numbers, beside the data.
 
     Attributes:
         models: Which to train, by the paper's names: `P3_std` is trained on virtual discs of three modes

@@ -27,7 +27,7 @@ LOOKED_AT = 1000  # samples that the plausibility report looks at
 
 @dataclass(frozen=True)
 class Augmented:
-    """What `augment` found and wrote.
+    """Report of `augment`: what it found and wrote.
 
     Attributes:
         explained: Share of the training shapes' variation that each number of components covers.

@@ -114,7 +114,7 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """What depends on the kernel and the image's size alone; pairs are (along x, along y)."""
+    """Plan of a sum: what depends on kernel and image size alone; pairs are (along x, along y)."""
 
     ends: tuple[Tensor, Tensor]  # (splines, nodes): from values at the nodes to spline coefficients
     back: tuple[Tensor, Tensor]  # (pixels, nodes): interpolation from the nodes to the pixels

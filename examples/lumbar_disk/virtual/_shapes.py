@@ -25,7 +25,7 @@ SPREAD = 2.0  # standard deviations to either side in which uniform coefficients
 
 @dataclass(frozen=True, eq=False)
 class ShapeModel:
-    """A linear model of shapes: `shape = mean + sum_m code_m deviation_m mode_m`.
+    """Shape model, linear: `shape = mean + sum_m code_m deviation_m mode_m`.
 
     Attributes:
         mean: `(K, 2)` the mean contour, float64.

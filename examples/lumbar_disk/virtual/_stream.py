@@ -29,7 +29,7 @@ _TEXTURE = -1  # the use of an example's key that is not an attempt at its shape
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Virtual samples, `B` of them.
+    """Samples of virtual discs, `B` of them.
 
     Attributes:
         index: `(B,)` int64 place of each sample in the stream.
@@ -54,7 +54,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """An endless, repeatable supply of virtual samples, on the device of its real discs.
+    """Stream of virtual samples, endless and repeatable, on the device of its real discs.
 
     Attributes:
         discs: The real discs that lend their images; the training set alone.
@@ -163,10 +163,10 @@ class Stream:
 
 
 class VirtualDiscs(IterableDataset[tuple[Tensor, Heads]]):
-    """A stretch of a stream for a `DataLoader(batch_size=None)`: batches `(images, target)` in order.
+    """Data set of a stretch of a stream: batches `(images, target)` in order.
 
-    Workers take turns, batch by batch, so the order and the samples do not depend on how many there are. To
-    go on after a kill, begin at the first sample that was not used.
+    For a `DataLoader(batch_size=None)`. Workers take turns, batch by batch, so the order and the samples do
+    not depend on how many there are. To go on after a kill, begin at the first sample that was not used.
 
     Args:
         stream: The stream.
