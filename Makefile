@@ -25,7 +25,7 @@ demo: .venv/installed  ## train a small two-headed U-net on synthetic anatomy, a
 	$(BIN)/lumbar-disk demo --out results/demo
 
 test: .venv/installed  ## the tests, the docstring examples and the code in the docs, in two processes
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed  ## ruff and mypy --strict
 	$(BIN)/ruff check .

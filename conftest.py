@@ -10,3 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # fastest for small networks; wor
 collect_ignore = ["docs/conf.py", "docs/_ext/rooms.py"]
 
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that no process waits for another in the end: pages, and the study."""
+    items.sort(key=lambda item: item.path.suffix != ".md" and "lumbar_disk" not in item.path.parts)

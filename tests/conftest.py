@@ -1,7 +1,11 @@
 import re
 
 import pytest
+from hypothesis import settings
 from networks import two_heads
+
+settings.register_profile("shared cores", deadline=None)  # another process may hold the core for long
+settings.load_profile("shared cores")
 
 
 def pytest_make_parametrize_id(val):

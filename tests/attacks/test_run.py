@@ -23,7 +23,8 @@ from advreg import (
     point_error,
     weighted,
 )
-from advreg.attacks import ascend, value_and_gradient
+from advreg.attacks import ascend, last_iterate, value_and_gradient
+from advreg.execution import Batch
 from advreg.objectives import SegPGD, SharpenedDice, Within, cross_entropy, normalised, worst_head
 from advreg.rules import Adaptive, Shrinking
 
@@ -391,3 +392,20 @@ def test_examples_may_leave_under_inference_mode():
     with torch.inference_mode():
         found = pgd_attack(model, x, y, **options)
     assert torch.equal(found.x, expected.x)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("rule", [Steepest(0.7), Adaptive()])
+def test_the_last_iterate_is_that_of_the_attack_in_any_mode(mode, rule):
+    model, (x, y) = two_heads(), batch(3)
+    start = THREAT.sample(x, Keys(0, torch.arange(3)))
+    options = {"objective": SEG, "rule": rule, "steps": 5}
+    found = pgd_attack(model, x, y, threat=THREAT, start=start, random_start=False, keep="last", **options)
+    with mode():
+        inside = Batch(x.clone(), y, THREAT, start.clone())
+        last = last_iterate(model, inside, **options)
+        from_centre = last_iterate(model, inside._replace(start=None), **options)
+    assert torch.equal(last, found.x)
+    assert not last.requires_grad
+    assert torch.equal(last_iterate(model, inside, **{**options, "steps": 0}), THREAT.project(start, x))
+    assert not torch.equal(from_centre, last)
