@@ -28,10 +28,21 @@ LIBRARY = (
     ("attacks",),
     ("training", "diagnosis", "plotting"),
 )
-STUDY: tuple[tuple[str, ...], ...] = ()  # the folders of examples/lumbar_disk, in the same way
-HOUSES = {"advreg": (ROOT / "src" / "advreg", LIBRARY)} | (
-    {"lumbar_disk": (ROOT / "examples" / "lumbar_disk", STUDY)} if STUDY else {}
+STUDY = (
+    ("_core",),
+    ("data",),
+    ("virtual",),
+    ("network",),
+    ("study",),
+    ("report",),
+    ("ood",),
+    ("demo",),
+    ("cli",),
 )
+HOUSES = {
+    "advreg": (ROOT / "src" / "advreg", LIBRARY),
+    "lumbar_disk": (ROOT / "examples" / "lumbar_disk", STUDY),
+}
 OPEN = {"_core"}  # rooms that the rest of their house may enter by any file
 
 ROOMS = [room for level in LIBRARY for room in sorted(level) if room not in OPEN]
