@@ -29,6 +29,8 @@ from lumbar_disk.network import Batch, UNet, fit, untrained
 from lumbar_disk.study import CLEAN, CONTOUR_DICE, MASK_DICE, MEASURES, Evaluation, Examples
 from lumbar_disk.virtual import ShapeModel, Stream
 
+__all__ = ["Recipe", "Report", "layout", "load", "phantom_recipe", "run", "spider_recipe"]
+
 MODES = 10  # of the shape model: the paper's SSM-P10; of few discs as many as they vary in
 COLUMNS = {f"{one.name}_px" if one.unit else one.name: one for one in MEASURES.values()}
 HEADINGS = ("Linf radius", *(f"{one.label} (px)" if one.unit else one.label for one in MEASURES.values()))

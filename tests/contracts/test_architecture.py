@@ -95,8 +95,15 @@ def within(house, path):
     for module, names in imports(parsed(path)):
         assert not module.startswith("."), f"{path.name}: write out advreg.{module}"
         top, *rest = module.split(".")
-        if top == house:
-            yield (rest[0] if rest else ""), module, names
+        if top != house:
+            continue
+        folder = HOUSES[house][0].joinpath(*rest)
+        files = [name for name in names if (folder / f"{name}.py").exists() or (folder / name).is_dir()]
+        for file in files:  # a module by its name, such as `from house.room import _file`
+            yield (rest[0] if rest else file), f"{module}.{file}", []
+        left = [name for name in names if name not in files]
+        if left or not files:
+            yield (rest[0] if rest else ""), module, left
 
 
 def room_of(house, path):
@@ -145,7 +152,9 @@ def test_imports_run_one_way_and_through_the_doors(house, path):
     ("house", "room"), [(house, room) for house, (_, levels) in HOUSES.items() for room in chain(*levels)]
 )
 def test_inside_a_room_imports_run_one_way(house, room):
-    files = {name_of(house, path): path for place, path in FILES if room_of(place, path) == room}
+    files = {
+        name_of(house, path): path for place, path in FILES if place == house and room_of(place, path) == room
+    }
     graph = {
         name: {
             found

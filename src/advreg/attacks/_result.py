@@ -31,4 +31,4 @@ class AttackResult:
 
 
 Attack: TypeAlias = Callable[[Model, Tensor, Target], AttackResult]
-"""What evaluation and training take: often a `functools.partial` of `pgd_attack`."""
+"""Attack as evaluation takes it, often a `functools.partial` of `pgd_attack`."""

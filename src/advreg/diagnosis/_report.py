@@ -22,7 +22,7 @@ Verdict: TypeAlias = Literal["pass", "flag", "skipped"]
 
 
 Evidence: TypeAlias = Mapping[str, float | Sequence[float]]
-"""What was measured, by name."""
+"""Evidence of a check: numbers that were measured, by name."""
 
 
 _WIDTH = 100

@@ -18,7 +18,7 @@ from advreg.rules import Rule, Steepest
 from advreg.threats import Threat
 
 Perturb: TypeAlias = Callable[[Model, Tensor, Target, Keys], Tensor]
-"""What changes the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
+"""Perturbation of the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
 The model comes in eval mode, and without the wrapper of a data-parallel one."""
 
 
