@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
 
@@ -12,6 +13,6 @@ collect_ignore = ["docs/conf.py", "docs/_ext/rooms.py"]
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long, so that no process waits for another in the end: pages, and the study."""
     items.sort(key=lambda item: item.path.suffix != ".md" and "lumbar_disk" not in item.path.parts)
