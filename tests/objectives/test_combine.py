@@ -131,5 +131,6 @@ def test_a_head_without_a_name_is_the_output_itself():
     assert on("", combined) is combined
     assert heads_read(on("", J_IND_reg)) is None
     both = normalised((1.0, MASK))
-    with pytest.raises(ValueError, match="on takes"):
-        on("", both)
+    assert on("", both) is both  # it still stands outermost
+    with pytest.raises(TypeError, match="what on takes must be a function"):
+        on("", "mask")
