@@ -102,6 +102,8 @@ def pgd_attack(
     """
     _check_options(steps, restarts, keep, random_start=random_start)
     check_function("objective", objective)
+    if judge is not None:
+        check_function("judge", judge)
     threat.validate(x)
     if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
         raise ValueError(

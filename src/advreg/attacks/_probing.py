@@ -34,6 +34,8 @@ def probed(
 ) -> AttackResult:
     """Run a search without a gradient over a batch, in parts; the worst point that it met of each example."""
     check_function("objective", objective)
+    if judge is not None:
+        check_function("judge", judge)
     batch.threat.validate(batch.x)
     if math.isinf(batch.threat.largest):
         raise ValueError(

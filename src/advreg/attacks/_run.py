@@ -247,10 +247,11 @@ class _Climb:
             self.track = self.track.seeing(iterate.value, iterate.gradient, iterate.step)
             if self.plan.judge is None and not self.plan.changes:
                 return iterate.value
-        else:
-            with torch.no_grad(), seen():
-                self.output = self.model(iterate.x)
-        value = self.plan.valued(self.output, self.batch.y, len(iterate.x))
+        with seen() if self.step else nullcontext():
+            if iterate.value is None:
+                with torch.no_grad():
+                    self.output = self.model(iterate.x)
+            value = self.plan.valued(self.output, self.batch.y, len(iterate.x))
         self.track = self.track.seeing(value, None, iterate.step)
         return value
 

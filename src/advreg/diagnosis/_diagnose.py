@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from advreg._core.checks import check_function
 from advreg._core.keys import Keys
 from advreg._core.optional import progress_bar
 from advreg._core.types import Model, PerExample, Target
@@ -94,6 +95,9 @@ def diagnose(
         al., Indicators of attack failure, arXiv:2106.09947; Croce and Hein, arXiv:2003.01690 (randomness,
         black-box attacks beside white-box ones).
     """
+    check_function("objective", objective)
+    if judge is not None:
+        check_function("judge", judge)
     threat.validate(x)
     if math.isinf(threat.largest) or threat.largest == 0:
         raise ValueError(

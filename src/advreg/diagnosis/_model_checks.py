@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from advreg._core.modules import DROPOUTS
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import take, tensors
-from advreg.diagnosis._gradient_flow import dead_end, slope
+from advreg.diagnosis._gradient_flow import dead_end
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import DELIVERED, DIFFER, EMPTY, FORETOLD, NEARBY, STILL
 from advreg.diagnosis._trial import Trial, average
@@ -72,8 +72,8 @@ def gradients(work: Trial) -> Check:
     that point and the input; and a small step along it delivers at least `DELIVERED` of what it foretells.
     """
     near = work.threat.sample(work.x, work.keys.fold_in(1))
-    value, clean = slope(work.model, work.x, work.y, work.objective)
-    around, gradient = slope(work.model, near, work.y, work.objective)
+    value, clean = work.slope(work.x)
+    around, gradient = work.slope(near)
     if clean is None or gradient is None:
         message = f"the objective has no gradient: {_lost(work)}"
         return Check("gradients", "flag", {"detached": 1.0}, message, _BPDA)

@@ -25,9 +25,10 @@ from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.keys import Keys
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks import AttackResult, pgd_attack
+from advreg.diagnosis._gradient_flow import slope
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import SURE
-from advreg.execution import Execution, running
+from advreg.execution import Batch, Execution, running
 from advreg.objectives import heads_read
 from advreg.threats import Threat
 
@@ -59,7 +60,22 @@ class Trial:
         """The judge's value at some inputs, `(B,)`."""
         judge = self.judge or self.objective
         with running(self.model, heads_read(judge), x, self.execution) as network, torch.no_grad():
-            return judge(network.exact(x), self.y).detach()
+
+            def judged(part: Batch) -> Tensor:
+                return judge(network.exact(part.x), part.y).detach()
+
+            return torch.cat(list(network.parts.run(judged, Batch(x, self.y, self.threat))))
+
+    def slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The objective at some inputs, `(B,)`, and its gradient, `(B, *input)`; None where it has none."""
+
+        def sloped(part: Batch) -> tuple[Tensor, Tensor | None]:
+            return slope(self.model, part.x, part.y, self.objective)
+
+        parts = (self.execution or Execution()).parts(x)
+        values, gradients = zip(*parts.run(sloped, Batch(x, self.y, self.threat)), strict=True)
+        known = [gradient for gradient in gradients if gradient is not None]
+        return torch.cat(values), torch.cat(known) if len(known) == len(gradients) else None
 
     def gain(self, x: Tensor) -> Tensor:
         """The gain there over the clean inputs, `(B,)`; 0 where it is not finite."""

@@ -24,12 +24,13 @@ class Witness:
             self._one = torch.ones((), device=tensor.device, requires_grad=True)
             view = tensor.detach()
             view = view.as_strided((0,), (1,)) if view.layout is torch.strided else view
-            self._product = (self._one * view).sum()
+            self._product = self._one * view
 
     def written(self) -> bool:
         """Whether the tensor was written since."""
         try:
-            torch.autograd.grad(self._product, self._one, retain_graph=True)
+            ones = torch.ones_like(self._product)
+            torch.autograd.grad(self._product, self._one, ones, retain_graph=True)
         except RuntimeError:
             return True
         return False
