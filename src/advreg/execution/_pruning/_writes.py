@@ -24,7 +24,7 @@ class Witness:
             self._one = torch.ones((), device=tensor.device, requires_grad=True)
             view = tensor.detach()
             view = view.as_strided((0,), (1,)) if view.layout is torch.strided else view
-            self._product = self._one * view
+            self._product = (self._one * view).sum()
 
     def written(self) -> bool:
         """Whether the tensor was written since."""
