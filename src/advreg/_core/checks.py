@@ -75,7 +75,7 @@ def check_finite_target(target: Tensor) -> None:
 def _refuse_infinite(target: Tensor) -> None:
     if not bool(target.isfinite().all()):
         raise ValueError(
-            f"the target must be finite; got NaN or infinity in the target of {examples(~target.isfinite())}: "
+            f"the target must be finite; got NaN or infinity for {examples(~target.isfinite())}: "
             "say where it is there with valid=, bool (B, K) for points, for example "
             "lambda output, target: point_error(output, target, valid=target.isfinite().all(-1)), or leave "
             "these examples out"

@@ -78,7 +78,8 @@ def over_channels(
     Source:
         MONAI's `ignore_empty` is "ignore"; scikit-learn's macro average, with `zero_division=1`, "count".
     """
-    absent = absent or ("ignore" if activation == "softmax" else "count")
+    if absent is None:
+        absent = "ignore" if activation == "softmax" else "count"
     check_word("absent", absent, get_args(Absent))
     if absent == "count":
         return values.mean(1)
