@@ -41,7 +41,7 @@ def channel_dice(a: Tensor, b: Tensor, counted: Tensor | None = None) -> Tensor:
     if counted is not None:
         a, b = torch.where(counted, a, 0), torch.where(counted, b, 0)
     overlap, total = (a * b).flatten(2).sum(2), a.flatten(2).sum(2) + b.flatten(2).sum(2)
-    empty = total == 0  # not `total <= 0`: NaN is no agreement
+    empty = total == 0  # not `~(total > 0)`: NaN is no agreement
     return torch.where(empty, 1, 2 * overlap / torch.where(empty, 1, total))
 
 

@@ -218,6 +218,6 @@ def tversky(
     counts = (p * inside, alpha * p * ~inside, beta * (1 - p) * inside)
     hit, false, missed = (count.flatten(2).sum(2) for count in counts)
     total = hit + false + missed
-    empty = total == 0  # not `total <= 0`: NaN is no agreement
+    empty = total == 0  # not `~(total > 0)`: NaN is no agreement
     value = torch.where(empty, 0, 1 - hit / torch.where(empty, 1, total))
     return over_channels(value, inside.flatten(2).any(2), activation, absent)
