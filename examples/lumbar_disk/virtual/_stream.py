@@ -165,8 +165,8 @@ class Stream:
 class VirtualDiscs(IterableDataset[tuple[Tensor, Heads]]):
     """Data set of a stretch of a stream: batches `(images, target)` in order.
 
-    For a `DataLoader(batch_size=None)`. Workers take turns, batch by batch, so the order and the samples do not
-    depend on how many there are. To go on after a kill, begin at the first sample that was not used.
+    For a `DataLoader(batch_size=None)`. Workers take turns, batch by batch, so the order and the samples do
+    not depend on how many there are. To go on after a kill, begin at the first sample that was not used.
 
     Args:
         stream: The stream.
