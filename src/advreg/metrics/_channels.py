@@ -13,7 +13,7 @@ Activation = Literal["sigmoid", "softmax", "none"]
 """How a mask head is to be read: logits of independent channels, of exclusive classes, or probabilities."""
 
 Absent = Literal["ignore", "count"]
-"""What a channel does that is absent from an example's truth: it is left out of the mean, or it counts."""
+"""The part of a channel that an example's truth lacks: it is left out of the mean, or it counts."""
 
 
 def channel_dice(a: Tensor, b: Tensor, counted: Tensor | None = None) -> Tensor:
