@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +36,6 @@ def probed(
 ) -> AttackResult:
     """Run a search without a gradient over a batch, in parts; the worst point that it met of each example."""
     check_function("objective", objective)
-    batch.threat.validate(batch.x)
     if math.isinf(batch.threat.largest):
         raise ValueError(
             "random search needs a finite radius; got inf: pass the largest distance that makes sense, "
@@ -111,7 +112,7 @@ class Probe:
         inside, signs, size = window(at, share, keys)
         delta = self.scaled(torch.where(inside, signs, 0), size)
         tried = self.threat.project(torch.where(inside, self.centre + delta, at), self.centre)
-        same = per_example(rows(tried == at).all(1), at)
+        same = per_example(rows((tried == at) | at.isnan()).all(1), at)  # NaN: missing, and stays
         opposite = self.threat.project(torch.where(inside, self.centre - delta, at), self.centre)
         return torch.where(same, opposite, tried)
 
@@ -138,7 +139,7 @@ class Probe:
         return (total / (2 * draws * safe)).to(at.dtype)
 
     def boxed(self, points: Tensor, copies: int) -> Tensor:
-        """Points `(copies * B, *input)` put into the box."""
+        """Points `(copies * B, *input)` put into the box, where the mask lets them change."""
         if self.threat.bounds is None:
             return points
         like = self.centre
@@ -147,7 +148,23 @@ class Probe:
             for side in self.threat.bounds
         )
         each = points.reshape(copies, *like.shape)
-        return each.clamp(lower, upper).reshape(points.shape)
+        return torch.where(self.threat.free(like), each.clamp(lower, upper), each).reshape(points.shape)
+
+
+def check_counts(**told: Any) -> None:
+    """Insist on whole numbers of 1 or more, by name.
+
+    Raises:
+        TypeError: No whole number, such as 2.5 or True.
+        ValueError: Zero or less.
+    """
+    for name, value in told.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(
+                f"{name} must be a whole number, 1 or more; got {value!r} of type {type(value).__name__}"
+            )
+        if value < 1:
+            raise ValueError(f"expected {name} of 1 or more; got {value}")
 
 
 def _signs(uniform: Tensor) -> Tensor:

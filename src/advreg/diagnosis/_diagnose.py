@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,8 +72,9 @@ def diagnose(
 
     Raises:
         ValueError: Inputs outside the bounds; a radius that is infinite, or zero for all; too few steps or
-            queries.
-        TypeError: As for `pgd_attack`.
+            queries; an objective or judge that is not finite at the clean inputs.
+        TypeError: As for `pgd_attack`; steps or queries that are no whole numbers; a `transfer` that holds
+            what is no model.
         KeyError: A head that output or target lacks.
         ImportError: `progress=True` without tqdm.
 
@@ -100,9 +102,8 @@ def diagnose(
             f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
             "limit pass the largest distance that makes sense, for linf the width of the bounds"
         )
-    if steps < 10 or queries < 30:
-        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
-    others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
+    _check_counts(steps, queries)
+    others = _others(transfer)
     keys = Keys.of(x, seed, index)
     work = Trial(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution)
     checks: list[Check] = []
@@ -125,6 +126,31 @@ def diagnose(
     if isinstance(model, nn.Module):
         setting["forward passes"] = passes[0]
     return Diagnosis(tuple(checks), setting)
+
+
+def _check_counts(steps: Any, queries: Any) -> None:
+    """Insist on whole numbers that are large enough for the checks."""
+    for name, value in (("steps", steps), ("queries", queries)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number; got {value!r} of type {type(value).__name__}")
+    if steps < 10 or queries < 30:
+        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
+
+
+def _others(transfer: Any) -> list[Model]:
+    """The other models, as a list."""
+    if transfer is None:
+        return []
+    if callable(transfer) and not isinstance(transfer, nn.ModuleList):
+        return [transfer]
+    several = list(transfer) if isinstance(transfer, Iterable) and not isinstance(transfer, str) else None
+    if several is None or not all(map(callable, several)):
+        wrong = next((one for one in several if not callable(one)), None) if several else transfer
+        raise TypeError(
+            "transfer must be a model, or a sequence of models, each a function of the inputs; got "
+            f"{wrong!r} of type {type(wrong).__name__}: load the model first, or leave transfer=None"
+        )
+    return several
 
 
 @contextmanager
