@@ -13,7 +13,7 @@ import torch
 
 from advreg import Threat, l1, l2, linf
 
-COUNT = int(os.environ.get("ADVREG_PROJECTIONS", "6000"))
+COUNT = int(os.environ.get("ADVREG_PROJECTIONS", "1800"))
 PARTS = 6  # tests that share them
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SHAPES = ((), (1,), (3,), (40,), (2, 6), (3, 6, 5), (1, 4, 5, 6), (2, 3, 4, 3, 2))

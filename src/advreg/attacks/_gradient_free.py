@@ -5,9 +5,7 @@ They serve to check a gradient attack (see `advreg.diagnose`), and where a model
 
 from __future__ import annotations
 
-import math
 from itertools import count
-from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -17,7 +15,7 @@ from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks._ascend import ascend
-from advreg.attacks._probing import Probe, check_counts, probed, stripes
+from advreg.attacks._probing import Probe, check_counts, check_positive, probed, stripes
 from advreg.attacks._result import AttackResult
 from advreg.execution import Batch, Execution
 from advreg.rules import Momentum, Rule
@@ -105,8 +103,7 @@ def square_attack(
     """
     threat.validate(x)
     check_counts(queries=queries)
-    if not (isinstance(p, Real) and 0 < p <= 1):
-        raise ValueError(f"p must lie in (0, 1], the share that the first window covers; got {p!r}")
+    check_positive("p", p, 1.0)
     keys = Keys.of(x, seed, index).fold_in(_SQUARE)
 
     def search(work: Probe) -> None:
@@ -190,8 +187,7 @@ def score_attack(
     """
     threat.validate(x)
     check_counts(steps=steps, draws=draws, at_once=at_once)
-    if not (isinstance(reach, Real) and 0 < reach < math.inf):
-        raise ValueError(f"reach must be above zero and finite, in radii, such as 0.3; got {reach!r}")
+    check_positive("reach", reach)
     if directions not in get_args(Directions):
         raise ValueError(f"directions must be one of {get_args(Directions)}; got {directions!r}")
     keys = Keys.of(x, seed, index).fold_in(_SCORE)

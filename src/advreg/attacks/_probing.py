@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -165,6 +165,21 @@ def check_counts(**told: Any) -> None:
             )
         if value < 1:
             raise ValueError(f"expected {name} of 1 or more; got {value}")
+
+
+def check_positive(name: str, value: Any, most: float = math.inf) -> None:
+    """Insist on a finite number above zero, and up to `most`.
+
+    Raises:
+        TypeError: No number.
+        ValueError: A number out of range.
+    """
+    limit = "finite" if math.isinf(most) else f"at most {most:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        came = f"{value!r} of type {type(value).__name__}"
+        raise TypeError(f"{name} must be a number, above zero and {limit}; got {came}")
+    if not (0 < float(value) <= most and math.isfinite(value)):
+        raise ValueError(f"{name} must be above zero and {limit}; got {value}")
 
 
 def _signs(uniform: Tensor) -> Tensor:

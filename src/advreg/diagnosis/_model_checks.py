@@ -39,8 +39,8 @@ def mode(work: Trial) -> Check:
             "mode",
             "skipped",
             {},
-            f"no layer was looked at: the model is a {type(work.model).__name__}, not a torch.nn.Module; pass "
-            "the module itself, or make sure that whatever it calls is in eval mode",
+            f"no layer was looked at: the model is a {type(work.model).__name__}, not a torch.nn.Module; "
+            "pass the module itself, or make sure that whatever it calls is in eval mode",
         )
     evidence = {"layers in train mode": float(len(found))}
     if found:
