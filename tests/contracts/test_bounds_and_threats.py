@@ -20,6 +20,7 @@ NORMS = (linf, l2, l1)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 0.25])
 TINY = {"steps": 10, "queries": 30}
+SHORT = {square_attack: {"queries": 80}, score_attack: {"steps": 15, "draws": 5}, random_noise: {"draws": 10}}
 
 
 def ascent(output, target):
@@ -100,7 +101,7 @@ def test_gradient_attacks_reach_the_optimum_beside_missing_values(norm, rule):
 def test_attacks_without_a_gradient_find_beside_missing_values_what_they_find_with_them_filled(norm, attack):
     x, mask = gaps()
     filled, y = torch.nan_to_num(x, 0.0), torch.zeros(3, 1)
-    run = partial(attack, objective=ascent, threat=Threat(norm, 0.1, mask=mask))
+    run = partial(attack, objective=ascent, threat=Threat(norm, 0.1, mask=mask), **SHORT[attack])
     found, expected = run(linear, x, y), run(linear, filled, y)
     assert torch.equal(found.x[mask], expected.x[mask])
     assert torch.equal(found.gain, expected.gain)
@@ -201,7 +202,8 @@ def test_a_model_that_hides_its_gradient_is_found_out_under_half_open_bounds():
 @pytest.mark.parametrize("bounds", [(0.0, math.inf), (-math.inf, math.inf), (torch.zeros(4), torch.inf)])
 def test_attacks_without_a_gradient_under_open_bounds(norm, attack, bounds):
     x, threat = torch.full((3, 4), 0.01), Threat(norm, 0.1, bounds)
-    found = attack(lambda x: -positive(x), x, torch.zeros(3, 1), objective=ascent, threat=threat)
+    told = {"objective": ascent, "threat": threat, **SHORT[attack]}
+    found = attack(lambda x: -positive(x), x, torch.zeros(3, 1), **told)
     assert threat.contains(found.x, x).all()
     assert (found.gain > 0).all()
     floor = 0.0 if bounds[0] is not -math.inf and torch.as_tensor(bounds[0]).min() == 0 else -1.0
