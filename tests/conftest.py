@@ -1,5 +1,18 @@
+import re
+
 import pytest
+from hypothesis import settings
 from networks import two_heads
+
+settings.register_profile("shared cores", deadline=None)  # another process may hold the core for long
+settings.load_profile("shared cores")
+
+
+def pytest_make_parametrize_id(val):
+    """Name a case by what it is, the same in every process."""
+    if val is None or isinstance(val, (str, int, float, set, frozenset)) or hasattr(val, "__name__"):
+        return None  # as pytest does
+    return re.sub(r"<(?:function|bound method) ([\w.<>]+) at 0x[0-9a-f]+>", r"\1", repr(val))[:100]
 
 
 @pytest.fixture

@@ -13,10 +13,9 @@ from advreg.evaluation import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+__all__ = ["plot_curves", "plot_front"]
 
 _LINES = ("-", "--", ":", "-.")
-
-
 _MARKERS = "osD^vPX*"
 _SIZE = (5.5, 3.8)
 

@@ -17,6 +17,8 @@ from advreg._core.types import Output, PerExample, Target
 from advreg.rules import Here, Rule
 from advreg.threats import Norm, Threat, dykstra, l2
 
+__all__ = ["check_norm", "check_objective", "check_rule"]
+
 
 def check_norm(norm: Norm, *, shape: tuple[int, ...] = (3, 4), dtype: torch.dtype = torch.float64) -> None:
     """Check that a norm keeps its contract, on random perturbations `(5, *shape)`.

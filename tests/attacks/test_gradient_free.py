@@ -1,15 +1,18 @@
-"""Attacks without a gradient: inside, never below the clean input, each example for itself, known answers."""
+"""Attacks without a gradient: inside, never below the clean input, known answers."""
 
 import pytest
 import torch
-from networks import batch, two_heads
+from networks import Sizes, batch, two_heads
+from networks.cuttable import Convolutions, SkipNet
+from networks.cuttable import cost as convolutions
 
 from advreg import (
+    Execution,
     J_IND_reg,
     J_IND_seg,
-    Keys,
     Steepest,
     Threat,
+    dice,
     l1,
     l2,
     linf,
@@ -19,21 +22,27 @@ from advreg import (
     weighted,
 )
 from advreg.attacks import random_noise, score_attack, square_attack
-from advreg.attacks._probing import Probe, window
+from advreg.execution import pruned
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
+
+
 JOINT = weighted((0.01, REG), (1.0, SEG))
+
+
 ATTACKS = {
     "square": (square_attack, {"queries": 30}),
     "score": (score_attack, {"steps": 5, "draws": 5}),
     "noise": (random_noise, {"draws": 10}),
 }
+
+
 each = pytest.mark.parametrize(("attack", "cost"), ATTACKS.values(), ids=ATTACKS)
 
 
 @each
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_results_are_inside_and_their_numbers_those_of_their_inputs(attack, cost, norm, dtype):
     model, (x, y) = two_heads(dtype=dtype), batch(4, dtype=dtype)
     threat = Threat(norm, torch.tensor([0.0, 0.05, 0.5, 3.0]))
@@ -50,24 +59,6 @@ def test_results_are_inside_and_their_numbers_those_of_their_inputs(attack, cost
     torch.testing.assert_close(result.gain, value - clean, atol=atol, rtol=0)
     assert result.step.dtype == torch.int64
     assert not result.finished.any()
-
-
-@each
-@pytest.mark.parametrize("norm", [linf, l2], ids=repr)
-def test_examples_do_not_depend_on_the_batch(attack, cost, norm):
-    model, (x, y) = two_heads(dtype=torch.float64), batch(5, dtype=torch.float64)
-    index, radius = torch.tensor([5, 2, 900, 0, 1]), torch.linspace(0.05, 0.5, 5)
-    options = {"objective": JOINT, "seed": 3, **cost}
-    whole = attack(model, x, y, threat=Threat(norm, radius), index=index, **options)
-    again = attack(model, x, y, threat=Threat(norm, radius), index=index, **options)
-    assert torch.equal(whole.x, again.x)
-    for part in (torch.tensor([4, 1]), torch.tensor([2])):
-        some_y = {key: value[part] for key, value in y.items()}
-        some = attack(model, x[part], some_y, threat=Threat(norm, radius[part]), index=index[part], **options)
-        torch.testing.assert_close(some.x, whole.x[part], rtol=0, atol=1e-9)
-        assert torch.equal(some.step, whole.step[part])
-    other = attack(model, x, y, threat=Threat(norm, radius), index=index, **{**options, "seed": 4})
-    assert not torch.equal(other.x, whole.x)
 
 
 @each
@@ -88,7 +79,7 @@ def test_no_gradient_is_taken_and_nothing_is_left_behind(attack, cost):
 
 
 @each
-@pytest.mark.parametrize("shape", [(7,), (3, 9), (2, 6, 5), (1, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("shape", [(7,), (3, 9), (2, 6, 5), (1, 4, 5, 6)])
 def test_any_rank(attack, cost, shape):
     x = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
     y = torch.zeros(3, 1)
@@ -103,7 +94,7 @@ def test_any_rank(attack, cost, shape):
     assert (result.gain > 0).any()
 
 
-@pytest.mark.parametrize("shape", [(6,), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 4)])
 def test_the_optimum_of_a_linear_model_is_known(shape):
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=g)
@@ -130,42 +121,6 @@ def test_the_optimum_of_a_linear_model_is_known(shape):
         assert (near.gain <= 0.1 * size * (1 + 1e-4)).all()
     noise = random_noise(model, x, None, draws=200, **options)
     assert (noise.gain < best).all()
-
-
-def test_the_estimate_of_a_linear_models_gradient_is_its_weight():
-    weight, x = torch.tensor([1.0, -2.0, 3.0]), torch.full((2, 3), 0.5)
-    probe = Probe(lambda x: x @ weight, x, None, lambda output, _: output, Threat(linf, 0.1), None, keys())
-    for kind in ("rademacher", "normal"):
-        slope = probe.slope(x, 1000, 0.3, kind, 1000, keys())
-        torch.testing.assert_close(slope, weight.expand(2, 3), atol=0.4, rtol=0)
-    one, many = (probe.slope(x, 10, 0.3, "normal", size, keys()) for size in (1, 100))
-    torch.testing.assert_close(one, many)
-
-
-def keys(count=2):
-    return Keys(0, torch.arange(count))
-
-
-def test_windows_cover_the_share_asked_for_and_stripes_come_first():
-    inside, signs, _ = window(torch.zeros(50, 3, 16, 16), 0.25, keys(50))
-    assert (inside.flatten(1).sum(1) == 3 * 64).all()
-    assert inside.any(0)[:, 1:-1, 1:-1].all()
-    assert (signs.abs() == 1).all()
-    assert (signs == signs[:, :, :1, :1]).all()
-    vector, _, _ = window(torch.zeros(50, 20), 0.25, keys(50))
-    assert (vector.sum(1) == 5).all()
-    met = []
-
-    def model(x):
-        met.append(x)
-        return x.flatten(1).sum(1)
-
-    x = torch.full((2, 1, 4, 4), 0.5)
-    square_attack(model, x, None, objective=lambda o, _: o, threat=Threat(linf, 0.1), queries=5)
-    _, stripes, first, *_ = met
-    assert ((stripes - x).abs() - 0.1).abs().max() < 1e-6
-    assert (stripes == stripes[:, :, :1]).all()
-    assert (first != stripes).flatten(1).any(1).all()
 
 
 def test_the_search_goes_by_the_objective_and_the_judge_decides_what_is_kept():
@@ -214,3 +169,103 @@ def test_errors_teach(attack, cost):
         attack(model, x, y, objective=JOINT, threat=Threat(linf, 0.1), **dict.fromkeys(cost, 0))
     with pytest.raises(ValueError, match="not finite"):
         attack(model, x, y, objective=lambda o, t: SEG(o, t) / 0, threat=Threat(linf, 0.1), **cost)
+
+
+# The network is run as in every attack: the part that is read, in parts, by an execution
+
+
+PASSES = {"square": 30 + 1, "score": 5 * 11 + 2, "noise": 10 + 1}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("objective", "judge"), [(SEG, None), (REG, None), (SEG, negate(SEG)), (JOINT, None)]
+)
+def test_only_the_part_that_is_read_is_run(name, objective, judge):
+    (attack, cost), model, x = ATTACKS[name], SkipNet(), torch.rand(3, 1, 8, 8)
+    y = {"points": torch.zeros(3, 3, 2), "mask": torch.ones(3, 1, 8, 8), "depth": torch.zeros(3, 1, 8, 8)}
+    heads = {REG: ("points",), SEG: ("mask",), JOINT: ("points", "mask")}[objective]
+    by_name = {
+        REG: on("points", J_IND_reg),
+        SEG: SEG,
+        JOINT: weighted((1.0, on("points", J_IND_reg)), (1.0, SEG)),
+    }
+    options = {"objective": by_name[objective], "judge": judge, "threat": Threat(linf, 0.1), **cost}
+    attack(model, x, y, **options)  # which cuts the model
+    found, ran = counted(attack, model, x, y, **options)
+    whole, ran_whole = counted(attack, model, x, y, execution=Execution(prune=False), **options)
+    assert ran_whole == convolutions(model, x) * len(calls(name))
+    assert ran == convolutions(pruned(model, heads, x), x) * len(calls(name)) < ran_whole
+    for field in ("x", "value", "gain", "step"):
+        assert torch.equal(getattr(found, field), getattr(whole, field))
+
+
+def calls(name):
+    """The passes of one attack: a score attack sends its draws through at once."""
+    return range({"square": 31, "score": 5 * 2 + 2, "noise": 11}[name])
+
+
+def counted(attack, *arguments, **options):
+    with Convolutions() as counter:
+        found = attack(*arguments, **options)
+    return found, counter.count
+
+
+@each
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 100])
+def test_parts_give_what_the_whole_gives(attack, cost, micro_batch):
+    model, (x, y) = two_heads(dtype=torch.float64), batch(5, dtype=torch.float64)
+    options = {"objective": JOINT, "threat": Threat(l2, torch.linspace(0.1, 1.0, 5)), "seed": 2, **cost}
+    index = torch.tensor([5, 2, 900, 0, 1])
+    whole = attack(model, x, y, index=index, **options)
+    parts = attack(model, x, y, index=index, execution=Execution(micro_batch=micro_batch), **options)
+    torch.testing.assert_close(parts.x, whole.x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(parts.value, whole.value)
+    torch.testing.assert_close(parts.gain, whole.gain)
+    assert torch.equal(parts.step, whole.step)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_more_examples_come_at_once_than_a_part_holds(name):
+    (attack, cost), model, (x, y) = ATTACKS[name], Sizes().eval(), batch(5)
+    execution = Execution(micro_batch=2, prune=False)
+    attack(model, x, y, objective=JOINT, threat=Threat(linf, 0.1), execution=execution, **cost)
+    copies = 2 * cost.get("draws", 0) if name == "score" else 1
+    assert set(model.sizes) <= {1, 2, copies, 2 * copies}
+    assert sum(model.sizes) == 5 * PASSES[name]
+
+
+@each
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("judge", [None, negate(on("mask", dice))])
+def test_what_is_reported_is_exact_whatever_the_precision_on_the_way(attack, cost, precision, judge):
+    model, (x, y) = two_heads(), batch(4)
+    seen, threat, measure = set(), Threat(linf, 0.1), judge or JOINT
+    handle = model.encoder[0].register_forward_hook(lambda *args: seen.add(args[2].dtype))
+    found = attack(
+        model, x, y, objective=JOINT, judge=judge, threat=threat, execution=Execution(precision), **cost
+    )
+    handle.remove()
+    assert seen == {getattr(torch, precision), torch.float32}
+    assert found.x.dtype == torch.float32
+    assert threat.contains(found.x, x).all()
+    with torch.no_grad():
+        assert torch.equal(found.value, measure(model(found.x), y))
+        torch.testing.assert_close(found.gain, found.value - measure(model(x), y))
+    assert (found.gain >= 0).all()
+    assert (found.gain > 0).any()
+
+
+@pytest.mark.parametrize("name", ["square", "noise"])
+def test_a_batch_that_does_not_fit_goes_on_in_parts(name):
+    class Small(Sizes):
+        def forward(self, x):
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("Tried to allocate")
+            return super().forward(x)
+
+    (attack, cost), (x, y) = ATTACKS[name], batch(5)
+    options = {"objective": SEG, "threat": Threat(linf, 0.1), **cost}
+    with pytest.warns(UserWarning, match="out of memory: the attack goes on with 3 examples at once"):
+        found = attack(Small().eval(), x, y, execution=Execution(prune=False), **options)
+    torch.testing.assert_close(found.value, attack(two_heads(), x, y, **options).value, rtol=1e-4, atol=1e-5)

@@ -37,7 +37,10 @@ def on(key: str | int, function: PerExample) -> PerExample:
         >>> on("contour", J_IND_reg)({**y, "contour": torch.ones(1, 2)}, y)
         tensor([2.])
     """
-    return _alone("on", function) if key == "" else _On(key, _alone("on", function))
+    if key == "":
+        check_function("what on takes", function)
+        return function
+    return _On(key, _alone("on", function))
 
 
 def weighted(*terms: tuple[float, PerExample]) -> PerExample:
