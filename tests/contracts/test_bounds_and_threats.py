@@ -129,28 +129,43 @@ def test_rules_do_not_spread_a_gradient_that_is_not_finite_outside_the_mask(rule
     x, mask = gaps()
     threat = Threat(l2, 0.1, mask=mask)
 
-    def stepped(gradient):
-        value = torch.zeros(3)
-        here = Here(x, gradient, value, threat, x, 0.1, 0, 5, (0, 5))
-        return rule.step(here, rule.init(x))[0]
+    def stepped(outside):
+        state, value = rule.init(x), torch.zeros(3)
+        for step, weights in enumerate(
+            (WEIGHTS, -0.01 * WEIGHTS.flip(0))
+        ):  # whose sum depends on their sizes
+            gradient = torch.where(mask, weights, outside)
+            here = Here(x, gradient, value, threat, x, 0.1, step, 5, (0, 5))
+            direction, state = rule.step(here, state)
+        return direction
 
-    clean = torch.where(mask, WEIGHTS, 0.0)
-    found, expected = stepped(torch.where(mask, WEIGHTS, math.nan)), stepped(clean)
+    found, expected = stepped(math.nan), stepped(0.0)
     assert torch.equal(found[mask], expected[mask])
     assert found[mask].isfinite().all()
     assert (found[mask] != 0).all()
 
 
-def test_a_diagnosis_beside_missing_values_is_that_of_the_filled_inputs():
+@pytest.mark.parametrize("model", [linear, lambda x: linear((5 * x).round() / 5)], ids=["linear", "rounded"])
+def test_a_diagnosis_beside_missing_values_is_that_of_the_filled_inputs(model):
     x, mask = gaps()
     x, mask = x + torch.linspace(0, 0.1, 3)[:, None], mask[:1]  # one mask for all
     x = torch.where(mask, torch.nan_to_num(x, 0.5), math.nan)
     told = {"objective": ascent, "threat": Threat(linf, 0.1, mask=mask), **TINY}
     found, expected = (
-        diagnose(linear, inputs, torch.zeros(3, 1), **told) for inputs in (x, torch.nan_to_num(x, 0.0))
+        diagnose(model, inputs, torch.zeros(3, 1), **told) for inputs in (x, torch.nan_to_num(x, 0.0))
     )
     assert found.to_json() == expected.to_json()
-    assert found.passed, str(found)
+    assert found.passed == (model is linear), str(found)
+
+
+def test_the_check_of_gradients_looks_only_where_the_input_may_change():
+    x, mask = gaps()
+
+    def model(x):  # 0 times NaN on the way back
+        return torch.where(x.isnan(), 0.0, x * x) @ WEIGHTS[:, None]
+
+    told = {"objective": ascent, "threat": Threat(linf, 0.1, mask=mask), **TINY}
+    assert diagnose(model, x, torch.zeros(3, 1), **told)["gradients"].verdict == "pass"
 
 
 def test_a_model_that_hands_missing_values_on_is_deterministic():
@@ -168,6 +183,10 @@ def positive(x):
     return x @ torch.tensor([[1.0], [2.0], [0.5], [1.0]])
 
 
+def mixed(x):
+    return x @ torch.tensor([[1.0], [-2.0], [0.5], [-1.0]])
+
+
 @pytest.mark.parametrize("norm", NORMS, ids=repr)
 def test_half_open_bounds_are_diagnosed_as_the_data_widened_by_the_radius(norm):
     x = torch.linspace(0.3, 0.9, 12).reshape(3, 4)
@@ -181,7 +200,7 @@ def test_half_open_bounds_are_diagnosed_as_the_data_widened_by_the_radius(norm):
     )
     for opened, closed in pairs:
         found, expected = (
-            diagnose(positive, x, torch.zeros(3, 1), objective=ascent, threat=threat, **TINY)
+            diagnose(mixed, x, torch.zeros(3, 1), objective=ascent, threat=threat, **TINY)
             for threat in (Threat(norm, 0.05, opened), Threat(norm, 0.05, closed))
         )
         assert found["unbounded"] == expected["unbounded"]  # the attack itself goes to twice the radius
@@ -251,6 +270,24 @@ def test_samples_at_radii_that_the_dtype_does_not_hold(dtype, radius):
     z = Threat(linf, radius).sample(x, keys)
     assert z.isfinite().all()
     assert torch.equal(z, x) if radius < 1 else ((z == 0) | (z == 1)).all()
+
+
+class Inexact:
+    """A user's norm whose projection misses the centre at a radius of zero."""
+
+    size, steepest, sample = l2.size, l2.steepest, l2.sample
+
+    def project(self, d, radius, lower=None, upper=None):
+        return l2.project(d, radius + 1e-6, lower, upper)
+
+
+@pytest.mark.parametrize("norm", [*NORMS, Inexact()], ids=repr)
+def test_a_radius_of_zero_gives_the_centre(norm):
+    centre = torch.tensor([[-0.0, 0.5, 0.25], [0.1, 0.7, 1.0]])
+    threat = Threat(norm, torch.tensor([0.0, 0.1]))
+    z = threat.project(centre + torch.tensor([3.0, -1.0, 0.2]), centre)
+    assert torch.equal(bits(z)[0], bits(centre)[0])
+    assert not torch.equal(z[1], centre[1])
 
 
 # Complex inputs

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
 
+from advreg._core.checks import check_function
 from advreg._core.keys import Keys
 from advreg._core.optional import progress_bar
 from advreg._core.types import Model, PerExample, Target
@@ -102,6 +103,9 @@ def diagnose(
             f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
             "limit pass the largest distance that makes sense, for linf the width of the bounds"
         )
+    check_function("objective", objective)
+    if judge is not None:
+        check_function("judge", judge)
     _check_counts(steps, queries)
     others = _others(transfer)
     keys = Keys.of(x, seed, index)
@@ -128,6 +132,22 @@ def diagnose(
     return Diagnosis(tuple(checks), setting)
 
 
+@contextmanager
+def _counted(model: Model) -> Iterator[list[int]]:
+    """Counts the model's forward passes, if it is a module."""
+    count = [0]
+
+    def hook(*_: Any) -> None:
+        count[0] += 1
+
+    handle = model.register_forward_pre_hook(hook) if isinstance(model, nn.Module) else None
+    try:
+        yield count
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
 def _check_counts(steps: Any, queries: Any) -> None:
     """Insist on whole numbers that are large enough for the checks."""
     for name, value in (("steps", steps), ("queries", queries)):
@@ -143,7 +163,8 @@ def _others(transfer: Any) -> list[Model]:
         return []
     if callable(transfer) and not isinstance(transfer, nn.ModuleList):
         return [transfer]
-    several = list(transfer) if isinstance(transfer, Iterable) and not isinstance(transfer, str) else None
+    listed = hasattr(transfer, "__iter__") and not isinstance(transfer, str)
+    several = list(transfer) if listed else None
     if several is None or not all(map(callable, several)):
         wrong = next((one for one in several if not callable(one)), None) if several else transfer
         raise TypeError(
@@ -151,19 +172,3 @@ def _others(transfer: Any) -> list[Model]:
             f"{wrong!r} of type {type(wrong).__name__}: load the model first, or leave transfer=None"
         )
     return several
-
-
-@contextmanager
-def _counted(model: Model) -> Iterator[list[int]]:
-    """Counts the model's forward passes, if it is a module."""
-    count = [0]
-
-    def hook(*_: Any) -> None:
-        count[0] += 1
-
-    handle = model.register_forward_pre_hook(hook) if isinstance(model, nn.Module) else None
-    try:
-        yield count
-    finally:
-        if handle is not None:
-            handle.remove()

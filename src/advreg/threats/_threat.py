@@ -115,8 +115,8 @@ class Threat:
             kept = torch.where(self.mask.to(centre.device), noise, 0)
             share = self.norm.size(kept) / self.norm.size(noise)
             noise = kept / per_example(torch.where(share > 0, share, 1), kept).to(kept.dtype)
-        noise = wide(noise) * per_example(self._radii(centre), centre)
-        return self.project(wide(centre if start is None else start) + noise, centre)
+        noise = noise * per_example(self._radii(centre), centre)  # half precision becomes float32
+        return self.project((centre if start is None else start) + noise, centre)
 
     def contains(self, x: Tensor, centre: Tensor, atol: float | None = None) -> Tensor:
         """Whether each example lies in the threat, `(B,)` bool.
