@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from advreg._core.fingerprint import describe
 from advreg._core.types import Model
-from advreg.evaluation._jobs import Batches, Cell, Metrics, Settings, measure
+from advreg.evaluation._batches import Batches
+from advreg.evaluation._jobs import Cell, Metrics, Settings, measure
 from advreg.evaluation._table import Table
 from advreg.threats import Threat, linf
 
@@ -79,10 +79,11 @@ def evaluate(
     """
     if attack is None and radius > 0:
         raise ValueError(f"clean inputs have no radius; got {radius} without an attack: pass attack=")
+    if attack is not None:
+        _check_attack("attack", attack)
     cell = Cell("clean", 0.0, None) if attack is None else Cell(name, float(radius), attack)
-    told = {"radius": describe(cell.radius), f"attack {cell.attack!r}": describe(attack)}
     settings = Settings(groups, journal, seed, device, progress)
-    return measure(model, batches, metrics, [cell], told, settings)
+    return measure(model, batches, metrics, [cell], {"radius": cell.radius, "attack": cell.attack}, settings)
 
 
 def radius_curve(
@@ -143,7 +144,13 @@ def radius_curve(
     Source:
         Chen et al., section 3: accuracy against the radius of the attack.
     """
-    radii = [float(radius) for radius in radii]
+    if not isinstance(attacks, Mapping):
+        raise TypeError(
+            f"attacks must be by name, {{'mask': partial(pgd_attack, ...)}}; got a {type(attacks).__name__}"
+        )
+    for each, attack in attacks.items():
+        _check_attack(f"the attack {each!r}", attack)
+    radii = _numbers(radii)
     if not attacks or not radii or len(set(radii)) < len(radii) or not all(radius >= 0 for radius in radii):
         came = f"attacks {list(attacks)} and radii {radii}"
         raise ValueError(f"expected one attack or more and distinct radii of 0 or more; got {came}")
@@ -153,7 +160,22 @@ def radius_curve(
         for name, attack in attacks.items()
         for radius in radii
     ]
-    told = {"radii": describe(radii), "threat": describe(dataclasses.replace(threat, radius=0.0))}
-    told |= {f"attack {name!r}": describe(attack) for name, attack in attacks.items()}
+    options = {"radii": radii, "threat": dataclasses.replace(threat, radius=0.0)}
     settings = Settings(groups, journal, seed, device, progress, together)
-    return measure(model, batches, metrics, cells, told, settings)
+    return measure(model, batches, metrics, cells, options, settings)
+
+
+def _check_attack(name: str, attack: Any) -> None:
+    if not callable(attack):
+        raise TypeError(
+            f"{name} must be a function (model, x, y, ...) -> AttackResult, such as partial(pgd_attack, "
+            f"objective=...); got a {type(attack).__name__}"
+        )
+
+
+def _numbers(radii: Any) -> list[float]:
+    numbers: Any = None if isinstance(radii, str) else radii
+    try:
+        return [float(radius) for radius in numbers]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"radii must be numbers, such as [0, 0.01, 0.03]; got {radii!r}") from error
