@@ -194,7 +194,7 @@ class _Plan:
         run, threat, count = cells[0].run, cells[0].threat, len(x)
         if threat is not None and len(cells) > 1:
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
-            x, y, threat, _ = Batch(x, y, threat).repeat(len(cells))
+            x, y, threat, *_ = Batch(x, y, threat).repeat(len(cells))
             threat, index = replace(threat, radius=radii.repeat_interleave(count)), index.repeat(len(cells))
         if run is not None:
             told = {} if threat is None else {"threat": threat}

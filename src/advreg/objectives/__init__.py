@@ -17,6 +17,7 @@ They raise ValueError for shapes that differ, for targets out of range, and for 
 precision is computed, and returned, in float32.
 """
 
+from advreg._core.targets import per_example, shared
 from advreg._core.types import Output, PerExample, Target
 from advreg.objectives._combine import (
     Normalised,
@@ -69,6 +70,8 @@ __all__ = [
     "negate",
     "normalised",
     "on",
+    "per_example",
+    "shared",
     "tversky",
     "weighted",
     "worst_head",
