@@ -1,7 +1,11 @@
 """Runs the Python code of README.md and docs/, page by page, in the order in which a reader meets it."""
 
+import os
+
 from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks are fastest on one, and workers share the cores
 
 collect_ignore = ["docs/conf.py"]
 

@@ -1,7 +1,7 @@
 """Which checks of `advreg.diagnose` flag which models: honest ones of several kinds, and broken defences.
 
-The models are those of the tests (tests/defences.py), trained anew for each seed, which also decides the data
-and all random numbers of the diagnosis. Each gets a model to transfer from: the same network without the
+The models are those of the tests (tests/networks/defences.py), trained anew for each seed, which also decides
+the data and all random numbers of the diagnosis. Each gets a model to transfer from: the same network without the
 defence, for an honest one the network of another seed.
 
     python benchmarks/diagnostics.py [--seeds 10] [--first 40] [--steps 50] [--queries 500]
@@ -20,7 +20,7 @@ from advreg import __version__, diagnose
 from advreg.diagnosis._attack_checks import CHECKS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from defences import BROKEN, HONEST, MILD, two_heads
+from networks.defences import BROKEN, HONEST, MILD, two_heads
 
 NAMES = [check.__name__ for check in CHECKS]
 KINDS = {"honest": HONEST, "broken": BROKEN, "partly broken": MILD}

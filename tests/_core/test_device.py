@@ -5,7 +5,6 @@ devices is watched. So the loop is checked here without an accelerator, and belo
 """
 
 import copy
-from itertools import islice
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from advreg import (
     Adamax,
+    Execution,
     J_IND_reg,
     J_IND_seg,
     Momentum,
@@ -26,11 +26,13 @@ from advreg import (
     linf,
     negate,
     on,
+    pgd_attack,
     soft_dice,
 )
-from advreg._core.device import once
-from advreg.attacks import ascend
+from advreg._core.device import check_values, seen
+from advreg.attacks import ascend, value_and_gradient
 from advreg.attacks._run import Plan, climbed
+from advreg.execution import Batch
 from advreg.objectives import normalised
 from advreg.rules import Adaptive, Decayed, Shrinking
 
@@ -68,26 +70,26 @@ def on_meta(count=5):
     )
 
 
-@pytest.mark.parametrize("rule", RULES, ids=repr)
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 @pytest.mark.parametrize("schedule", [None, Shrinking()], ids=["", "shrinking"])
 def test_no_step_looks_at_a_value_or_copies_between_devices(norm, rule, schedule):
     model, x, y = on_meta()
     for objective, judge in ((CONTOUR, None), (BOTH, negate(CONTOUR))):
-        plan = Plan(objective, judge, rule, 4, 1, False, True, None, schedule)
+        plan = Plan(objective, rule, 4, judge, schedule=schedule, best=True)
         with Watch("meta") as watch:
-            track, _ = climbed(model, plan, x, y, Threat(norm, 0.1), None)
+            track, _ = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)))
         assert track.x.is_meta
         assert watch.count > 100
 
 
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_what_a_threat_holds_is_moved_before_the_first_step(norm):
     model, x, y = on_meta()
     sides = torch.zeros(8, 8), torch.ones(8, 8)
     threat = Threat(norm, torch.linspace(0.1, 0.3, 5), bounds=sides, mask=torch.ones(8, 8, dtype=torch.bool))
     climb = ascend(
-        lambda point: CONTOUR(model(point), y),
+        value_and_gradient(lambda point: CONTOUR(model(point), y)),
         x,
         threat=threat,
         rule=Adamax(0.2),
@@ -96,30 +98,50 @@ def test_what_a_threat_holds_is_moved_before_the_first_step(norm):
     )
     next(climb)
     with Watch("meta") as watch:
-        assert len(list(islice(climb, 5))) == 5
+        assert len(list(climb)) == 5
     assert watch.count > 100
 
 
-def test_a_check_is_made_once_where_looking_costs(monkeypatch):
+def test_a_check_of_values_is_left_out_after_the_first_step_where_looking_costs(monkeypatch):
     target, made = torch.ones(3), []
-    for _ in range(2):
-        once(target, "a", lambda: made.append("free"))
+    with seen():
+        check_values(target, lambda: made.append("free"))
     monkeypatch.setattr("advreg._core.device.free", lambda _: False)
-    for _ in range(2):
-        once(target, "a", lambda: made.append("a"))
-        once(target, "b", lambda: made.append("b"))
-    assert made == ["free", "free", "a", "b"]
-    target.mul_(2)
-    once(target, "a", lambda: made.append("written"))
-    once(target.clone(), "a", lambda: made.append("another"))
-    with torch.inference_mode():
-        untracked = torch.ones(3)
-    for _ in range(2):
-        once(untracked, "a", lambda: made.append("untracked"))
-    assert made[4:] == ["written", "another", "untracked", "untracked"]
+    check_values(target, lambda: made.append("first"))
+    with seen():
+        check_values(target, lambda: made.append("further"))
+        with pytest.raises(ZeroDivisionError), seen():
+            _ = 1 / 0
+        check_values(target, lambda: made.append("still further"))
+    check_values(target, lambda: made.append("another attack"))
+    assert made == ["free", "first", "another attack"]
 
 
-def test_a_target_that_failed_fails_again(monkeypatch):
+@pytest.mark.parametrize("looking", [True, False])
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_an_attack_looks_at_its_targets_values_at_its_first_step_only(monkeypatch, looking, restarts):
+    monkeypatch.setattr("advreg._core.device.free", lambda _: looking)
+    made = []
+    monkeypatch.setattr("advreg.metrics._masks.check_values", counting(made))
+    model, (x, y) = two_heads(), batch(3)
+    options = {"execution": Execution(micro_batch=3, prune=False), "steps": 4, "restarts": restarts}
+    pgd_attack(model, x, y, objective=on("mask", J_IND_seg), threat=Threat(linf, 0.1), **options)
+    passes = 5 * restarts + 1
+    assert len(made) == (passes if looking else restarts + 1)  # at the clean inputs too
+
+
+def counting(made):
+    def check(tensor, raises):
+        def look():
+            made.append(len(tensor))
+            raises()
+
+        check_values(tensor, look)
+
+    return check
+
+
+def test_values_out_of_range_are_found_where_looking_costs_too(monkeypatch):
     monkeypatch.setattr("advreg._core.device.free", lambda _: False)
     output, target = torch.zeros(2, 1, 4, 4), torch.full((2, 1, 4, 4), 3.0)
     for _ in range(2):
@@ -130,7 +152,7 @@ def test_a_target_that_failed_fails_again(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_on_a_gpu_torch_sees_no_synchronisation(norm):
     x, y = batch(5)
     model, x, y = (
@@ -139,11 +161,13 @@ def test_on_a_gpu_torch_sees_no_synchronisation(norm):
         {k: v.cuda() for k, v in y.items()},
     )
     judge = negate(on("mask", dice))
-    plan = Plan(on("mask", J_IND_seg), judge, Adamax(0.2), 4, 1, False, True, None, Shrinking())
-    expected, _ = climbed(model, plan, x, y, Threat(norm, 0.1), None)  # which looks at the target, once
+    plan = Plan(on("mask", J_IND_seg), Adamax(0.2), 4, judge, schedule=Shrinking(), best=True)
+    batch_ = Batch(x, y, Threat(norm, 0.1))
+    expected, _ = climbed(model, plan, batch_)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        track, _ = climbed(model, plan, x, y, Threat(norm, 0.1), None)
+        with seen():  # the first step alone looks at the target
+            track, _ = climbed(model, plan, batch_)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(track.x, expected.x)

@@ -5,11 +5,14 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import batch, two_heads
 from scipy.optimize import brentq
 
 from advreg import (
     Adamax,
+    Execution,
     J_IND_reg,
     J_IND_seg,
     Keys,
@@ -22,9 +25,10 @@ from advreg import (
     on,
     pgd_attack,
 )
-from advreg.attacks import ascend
+from advreg.attacks import ascend, value_and_gradient
 from advreg.rules import Adaptive
 
+SUM = value_and_gradient(lambda x: x.sum(1))
 RULES = [Steepest(0.2), Momentum(0.2), Adamax(0.2), Adaptive()]
 
 
@@ -51,7 +55,7 @@ def optimum(norm, w, low, high, radius):
 
 @pytest.mark.parametrize("boxed", [False, True], ids=["unboxed", "boxed"])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_a_linear_function_is_climbed_to_its_closed_form_optimum(norm, rule, boxed):
     g = torch.Generator().manual_seed(0)
     w = torch.randn(5, 12, dtype=torch.float64, generator=g)
@@ -65,7 +69,7 @@ def test_a_linear_function_is_climbed_to_its_closed_form_optimum(norm, rule, box
     # gradient and not the gradient: it climbs to the optimum of <sign(w), d> instead.
     climbed = w.sign() if norm is l2 and isinstance(rule, Adamax) else w
     best = torch.full((5,), -torch.inf, dtype=torch.float64)
-    for point in islice(ascend(lambda x: (w * x).sum(1), centre, threat=threat, rule=rule, steps=400), 401):
+    for point in ascend(lambda x: ((w * x).sum(1), w), centre, threat=threat, rule=rule, steps=400):
         assert threat.contains(point.x, centre).all()
         best = torch.maximum(best, (climbed * (point.x - centre)).sum(1))
     for i in range(5):
@@ -97,7 +101,11 @@ def test_steepest_linf_reproduces_the_hand_written_loop_bit_for_bit(model, radiu
     start = threat.sample(x, Keys(0, torch.arange(6)))
     by_hand = pgd_by_hand(model, x, y, radius, 0.2 * radius, 10, start)
     climb = ascend(
-        lambda x: on("contour", J_IND_reg)(model(x), y), x, threat=threat, rule=Steepest(0.2), start=start
+        value_and_gradient(lambda x: on("contour", J_IND_reg)(model(x), y)),
+        x,
+        threat=threat,
+        rule=Steepest(0.2),
+        start=start,
     )
     for theirs, ours in zip(by_hand, climb, strict=False):
         assert torch.equal(ours.x, theirs)
@@ -121,7 +129,8 @@ def test_adamax_linf_follows_torchs_optimiser_through_a_network(model):
     objective, threat = on("mask", J_IND_seg), Threat(linf, 0.05)
     parameter = torch.nn.Parameter(x.clone())
     optimiser = torch.optim.Adamax([parameter], lr=0.2 * 0.05, maximize=True)
-    climb = ascend(lambda x: objective(model(x), y), x, threat=threat, rule=Adamax(0.2))
+    function = value_and_gradient(lambda x: objective(model(x), y))
+    climb = ascend(function, x, threat=threat, rule=Adamax(0.2))
     for _, ours in zip(range(15), climb, strict=False):
         torch.testing.assert_close(ours.x, parameter.detach(), rtol=0, atol=1e-6)
         value = objective(model(parameter), y).sum()
@@ -134,16 +143,14 @@ def test_adamax_linf_follows_torchs_optimiser_through_a_network(model):
 def test_absolute_sizes_are_in_units_of_the_input():
     centre = torch.full((2, 3), 0.5)
     threat = Threat(linf, torch.tensor([0.4, 0.1]))
-    climb = ascend(lambda x: x.sum(1), centre, threat=threat, rule=Steepest(0.02, relative=False))
+    climb = ascend(SUM, centre, threat=threat, rule=Steepest(0.02, relative=False))
     _, first, *_ = islice(climb, 2)
     torch.testing.assert_close(first.x, centre + 0.02)
 
 
 def test_relative_sizes_follow_each_examples_radius():
     centre = torch.full((2, 3), 0.5)
-    climb = ascend(
-        lambda x: x.sum(1), centre, threat=Threat(linf, torch.tensor([0.4, 0.1])), rule=Steepest(0.2)
-    )
+    climb = ascend(SUM, centre, threat=Threat(linf, torch.tensor([0.4, 0.1])), rule=Steepest(0.2))
     _, first, *_ = islice(climb, 2)
     torch.testing.assert_close(first.x, centre + torch.tensor([[0.08], [0.02]]))
 
@@ -156,7 +163,7 @@ def test_the_consumers_grad_mode_does_not_matter_and_is_left_alone(model, mode):
         inside = x.clone()
         grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
         climb = ascend(
-            lambda x: on("contour", J_IND_reg)(model(x), y),
+            value_and_gradient(lambda x: on("contour", J_IND_reg)(model(x), y)),
             inside,
             threat=Threat(linf, 0.1),
             rule=Adamax(0.2),
@@ -178,7 +185,8 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     )
     for parameter in model.parameters():
         parameter.register_hook(parameter_gradients.append)
-    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 7, "prune": False}
+    options = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 7}
+    options["execution"] = Execution(prune=False)
     pgd_attack(model, x, y, restarts=2, **options)
     assert len(forwards) == 2 * (2 * (7 + 1) + 1)  # the last at the clean inputs
     forwards.clear()
@@ -188,17 +196,87 @@ def test_each_step_costs_one_forward_and_one_gradient_of_the_input_alone():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_nothing_is_evaluated_before_it_is_asked_for():
+def test_each_point_is_evaluated_once_and_the_last_of_so_many_steps_not_at_all():
     calls = []
 
     def function(x):
-        calls.append(x.requires_grad)
-        return x.square().flatten(1).sum(1)
+        calls.append(x)
+        return x.square().flatten(1).sum(1), 2 * x
 
-    climb = ascend(function, torch.full((2, 3), 0.5), threat=Threat(linf, 0.3), rule=Steepest(0.5))
-    points = list(islice(climb, 3))
-    assert calls == [True] * 2  # the third point has been reached, not looked at
-    assert torch.equal(points[2].value, points[2].x.square().sum(1))
-    assert torch.equal(points[2].value, points[2].x.square().sum(1))
-    assert len(calls) == 3
-    assert not points[0].value.requires_grad
+    shape = {"threat": Threat(linf, 0.3), "rule": Steepest(0.5)}
+    climb = ascend(function, torch.full((2, 3), 0.5), **shape)
+    assert not calls  # nothing is evaluated before it is asked for
+    endless = list(islice(climb, 7))
+    assert len(calls) == 7
+    points = list(ascend(function, torch.full((2, 3), 0.5), steps=6, **shape))
+    assert len(calls) == 7 + 6
+    for number, (ours, theirs) in enumerate(zip(points, endless, strict=True)):
+        assert ours.step == theirs.step == number
+        assert torch.equal(ours.x, theirs.x)
+    assert (points[-1].value, points[-1].gradient) == (None, None)
+    for point in points[:-1]:
+        assert torch.equal(point.value, point.x.square().sum(1))
+        assert torch.equal(point.gradient, 2 * point.x)
+
+
+def test_no_steps_give_the_start_alone():
+    (only,) = ascend(no_function, torch.full((1, 2), 0.5), threat=Threat(linf, 0.1), rule=Adaptive(), steps=0)
+    assert only.step == 0
+    assert only.value is None
+    assert torch.equal(only.x, torch.full((1, 2), 0.5))
+
+
+def no_function(x):
+    raise AssertionError("nobody asked")
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3), st.integers(0, 4), st.sampled_from(RULES))
+def test_examples_that_are_sent_away_leave_the_others_as_they_were(keep, when, rule):
+    w = torch.tensor([[1.0, -2.0], [3.0, 0.5], [-1.0, 1.0]], dtype=torch.float64)
+    centre = torch.tensor([[0.2, 0.9], [0.5, 0.5], [0.4, 0.1]], dtype=torch.float64)
+    threat = Threat(linf, torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
+    keep, left = torch.tensor(keep), w
+
+    def function(x):
+        return (left * x.square()).sum(1), 2 * left * x
+
+    shape = {"threat": threat, "rule": rule, "steps": 5}
+    whole = [point.x for point in ascend(function, centre, **shape)]
+    climb, sent, xs = ascend(function, centre, **shape), None, []
+    for step in range(6):
+        point = climb.send(sent)
+        xs.append(point.x)
+        sent = keep if step == when else None
+        left = left[keep] if step == when else left
+    for step, (ours, theirs) in enumerate(zip(xs, whole, strict=True)):
+        assert torch.equal(ours, theirs if step <= when else theirs[keep])
+
+
+def test_several_columns_are_joined_as_unit_gradients():
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 4, 6, dtype=torch.float64, generator=g)
+    x = torch.randn(4, 6, dtype=torch.float64, generator=g)
+
+    def columns(point):
+        return torch.stack([(a * point).sum(1), 1e6 * (b * point.square()).sum(1), 0 * point.sum(1)], 1)
+
+    value, gradient = value_and_gradient(columns, (2.0, -0.5, 3.0))(x)
+    slope = 2 * b * x
+    expected = 2.0 * a / a.norm(dim=1, keepdim=True) - 0.5 * slope / slope.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(value, 2.0 * (a * x).sum(1) - 5e5 * (b * x.square()).sum(1))
+
+
+def test_a_functions_gradient_is_that_of_finite_differences():
+    model, (x, y) = two_heads(dtype=torch.float64), batch(3, dtype=torch.float64)
+    function = value_and_gradient(lambda x: on("mask", J_IND_seg)(model(x), y))
+    _, gradient = function(x)
+    d = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (up, _), (down, _) = function(x + 1e-5 * d), function(x - 1e-5 * d)
+    torch.testing.assert_close((gradient * d).flatten(1).sum(1), (up - down) / 2e-5, rtol=1e-6, atol=1e-9)
+
+
+def test_a_function_that_gives_no_gradient_is_refused():
+    climb = ascend(lambda x: x.sum(1), torch.full((2, 3), 0.5), threat=Threat(linf, 0.1), rule=Steepest())
+    with pytest.raises(TypeError, match="value_and_gradient"):
+        next(climb)

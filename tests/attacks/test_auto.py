@@ -113,7 +113,7 @@ def by_hand(model, x, y, key, task, threat, budget, seed):
     return worst, task.sign * best, names
 
 
-@pytest.mark.parametrize("threat", [THREAT, Threat(l2, 0.8)], ids=repr)
+@pytest.mark.parametrize("threat", [THREAT, Threat(l2, 0.8)])
 @pytest.mark.parametrize(("key", "budget"), [("mask", 7), ("mask", 100), ("contour", 1), ("contour", 130)])
 def test_it_is_the_worst_of_its_members_and_of_the_clean_input(key, budget, threat):
     model, x, y = case()
@@ -336,8 +336,8 @@ def test_heads_by_place_the_first_included(kind):
         assert torch.equal(result[place].x, named[key].x)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("norm", [linf, l2], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("norm", [linf, l2])
 def test_other_precisions(norm, dtype):
     model, x, y = case(3, dtype=dtype)
     threat = Threat(norm, 0.2)
@@ -364,7 +364,7 @@ class Square(nn.Module):
         return corners.to(x) + 4 * self.move(x.flatten(1)).unflatten(1, (4, 2)).tanh()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_outlines_in_the_precision_of_the_input(dtype):
     model, (x, _) = Square().to(dtype).eval(), batch(3, dtype=dtype)
     y = torch.tensor([[1.2, 1.3], [5.8, 1.1], [6.1, 5.9], [1.1, 6.2]], dtype=dtype).expand(3, 4, 2)
@@ -439,7 +439,6 @@ def lopsided(output, target):
         ({"index": torch.arange(3)}, ValueError, "3 keys cannot serve a batch of 5"),
         ({"heads": {"mask": Task(dice, "lower")}}, ValueError, "no gradient"),
     ],
-    ids=str,
 )
 def test_errors(options, error, message):
     model, x, y = case()

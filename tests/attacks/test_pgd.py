@@ -1,3 +1,5 @@
+"""Projected gradient ascent: inside the threat, with numbers that are those of what is returned."""
+
 from itertools import pairwise
 
 import pytest
@@ -9,26 +11,21 @@ from advreg import (
     J_IND_reg,
     J_IND_seg,
     J_OOD_reg,
-    J_OOD_seg,
     Momentum,
     Steepest,
     Threat,
-    dice,
     l1,
     l2,
     linf,
     on,
-    ood_attack,
     pgd_attack,
     weighted,
 )
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
+
+
 JOINT = weighted((0.01, REG), (1.0, SEG))
-
-
-def rows(tree, rows):
-    return {key: value[rows] for key, value in tree.items()}
 
 
 @pytest.mark.parametrize("kind", WRAPS)
@@ -48,9 +45,9 @@ def test_ten_lines_attack_whatever_a_model_returns(kind):
     assert (result.gain > 0).all()
 
 
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 @pytest.mark.parametrize("rule", [Steepest(0.2), Momentum(0.2), Adamax(0.2)], ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_the_result_is_inside_and_its_numbers_are_those_of_its_inputs(norm, rule, dtype):
     model, (x, y) = two_heads(dtype=dtype), batch(4, dtype=dtype)
     threat = Threat(norm, torch.tensor([0.0, 0.05, 0.5, 3.0]))
@@ -65,23 +62,6 @@ def test_the_result_is_inside_and_its_numbers_are_those_of_its_inputs(norm, rule
     )
     assert torch.equal(result.x[0], x[0])
     assert (result.gain >= 0).all()
-
-
-@pytest.mark.parametrize("rule", [Steepest(0.2), Momentum(0.2), Adamax(0.2)], ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
-def test_batch_size_and_order_do_not_matter(model, norm, rule):
-    model, (x, y) = model.double(), batch(7, dtype=torch.float64)
-    options = {"objective": JOINT, "rule": rule, "steps": 5, "restarts": 2, "seed": 3}
-    radius = torch.linspace(0.05, 0.5, 7, dtype=torch.float64)
-    index = torch.tensor([5, 2, 900, 0, 1, 17, 3])
-    whole = pgd_attack(model, x, y, threat=Threat(norm, radius), index=index, **options)
-    for part in (torch.tensor([6, 0, 3]), torch.tensor([4]), torch.tensor([1, 2, 5])):
-        some = pgd_attack(
-            model, x[part], rows(y, part), threat=Threat(norm, radius[part]), index=index[part], **options
-        )
-        torch.testing.assert_close(some.x, whole.x[part], rtol=0, atol=1e-9)
-        torch.testing.assert_close(some.value, whole.value[part])
-        assert torch.equal(some.step, whole.step[part])
 
 
 def test_seed_and_index_decide_the_random_start(model):
@@ -130,23 +110,6 @@ def test_start_may_differ_from_the_centre(model):
     near = pgd_attack(model, x, y, start=start, **options).x
     assert not torch.equal(near, start)
     assert Threat(linf, 0.05).contains(near, x).all()
-
-
-def test_ood_attack_matches_the_outputs_of_another_input(model):
-    x_in, _ = batch(4)
-    x_out = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(8))
-    threat, options = Threat(l2, 3.0), {"steps": 200, "rule": Adamax(0.02)}
-    with torch.no_grad():
-        wanted, before = model(x_in), model(x_out)
-    contour = ood_attack(model, x_in, x_out, objective=on("contour", J_OOD_reg), threat=threat, **options)
-    mask = ood_attack(model, x_in, x_out, objective=on("mask", J_OOD_seg), threat=threat, **options)
-    assert threat.contains(contour.x, x_out).all()
-    with torch.no_grad():
-        matched, covered = model(contour.x)["contour"], model(mask.x)["mask"]
-    apart = J_OOD_reg(before["contour"], wanted["contour"])
-    assert (J_OOD_reg(matched, wanted["contour"]) > 0.2 * apart).all()
-    aim = wanted["mask"] > 0
-    assert (dice(covered, aim) > dice(before["mask"], aim) + 0.1).all()
 
 
 def test_any_rank():

@@ -75,7 +75,7 @@ def test_under_l1_it_is_an_entry_and_a_long_column():
     assert (stretch(model.weight.detach(), (start - x) / 0.1) > 0.7 * longest).all()
 
 
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_more_iterations_never_stretch_less(norm):
     model, x = Matrix(), torch.full((20, 12), 0.5)
     threat = Threat(norm, 0.1, **FREE)
@@ -104,7 +104,7 @@ def test_it_escapes_the_zero_gradient_at_the_models_own_output():
     assert (objective(model(start), y) > objective(model(beside), y)).all()
 
 
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_an_examples_start_is_its_own(norm):
     model, (x, _) = two_heads(dtype=torch.float64), batch(5, dtype=torch.float64)
     radius = torch.linspace(0.1, 0.5, 5)
@@ -123,7 +123,7 @@ def test_an_examples_start_is_its_own(norm):
     assert not torch.allclose(other, together)
 
 
-@pytest.mark.parametrize("norm", [linf, l2, l1], ids=repr)
+@pytest.mark.parametrize("norm", [linf, l2, l1])
 def test_it_lies_in_the_threat_and_its_mask(norm):
     model, (x, _) = two_heads(), batch()
     mask = torch.zeros(8, 8, dtype=torch.bool)
@@ -178,7 +178,7 @@ def test_the_model_stays_as_it_was():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_convolution_group_norm_relu_and_pooling(mode, dtype):
     layers = (

@@ -1,6 +1,8 @@
+"""What every detector keeps to, and the attack that knows of one."""
+
 import pytest
 import torch
-from detectors import KINDS, images, net, spoilt
+from networks.watched import KINDS, images, net, spoilt
 
 from advreg import Adamax, J_IND_reg, J_OOD_reg, Threat, l2, negate, on, ood_attack, pgd_attack
 from advreg.detectors import (
@@ -18,24 +20,9 @@ def kind(request):
     return KINDS[request.param]
 
 
-# What the scores are
-
-
-def test_reconstruction_is_the_error_of_the_head_alone():
-    model, x = net(), images(3)
-    error = (model(x)["reconstruction"] - x).detach().flatten(1)
-    torch.testing.assert_close(ReconstructionDetector(model).score(x), error.abs().mean(1))
-    torch.testing.assert_close(
-        ReconstructionDetector(model, norm="l2").score(x), error.square().mean(1).sqrt()
-    )
-
-
 def test_the_gradient_is_that_of_finite_differences(kind):
     detector = kind(net())
     assert torch.autograd.gradcheck(detector.score, images(2, seed=3).requires_grad_())
-
-
-# What it leaves behind
 
 
 def test_the_model_is_as_it_was(kind):
@@ -65,9 +52,6 @@ def test_no_hook_stays_when_the_model_raises(name):
         detector.score(torch.zeros(2, 3, 6, 6, dtype=torch.float64))
     assert not any(m._forward_hooks for m in model.modules())
     assert all(m.training for m in model.modules())
-
-
-# The adversary
 
 
 def test_the_aware_attack_evades_the_detector_and_still_fools_the_model():

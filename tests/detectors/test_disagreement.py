@@ -1,6 +1,6 @@
 import pytest
 import torch
-from detectors import KINDS, images, net, spoilt
+from networks.watched import KINDS, images, net, spoilt
 from torch import nn
 
 from advreg import J_IND_reg, on

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from detectors import KINDS, images, net, spoilt
+from networks.watched import KINDS, images, net, spoilt
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 from torch import nn

@@ -1,15 +1,101 @@
-"""Batches that do not fit into memory."""
+"""Batches that do not fit into memory, and submodules that are computed again."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
 from networks import TwoHeads, batch, two_heads
+from networks.deep import Block, Deep
+from torch import nn
 
-from advreg import J_IND_reg, J_IND_seg, Threat, dice, linf, negate, on, pgd_attack
+from advreg import (
+    Execution,
+    J_IND_reg,
+    J_IND_seg,
+    Threat,
+    dice,
+    linf,
+    negate,
+    on,
+    pgd_attack,
+)
+from advreg.execution._memory import checkpointed
 from advreg.objectives import Within
 
+SHORT = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 4}
+
+
+def saved(model, x):
+    """Bytes of what a forward pass keeps for the backward pass, the parameters apart."""
+    held, own = {}, {parameter.data_ptr() for parameter in model.parameters()}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in own:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(x.requires_grad_())["mask"].sum()
+    return sum(held.values())
+
+
+@pytest.mark.parametrize("kinds", [(Block,), (Block, nn.Sequential), (nn.Sequential,)])
+@pytest.mark.parametrize("prune", [True, False])
+def test_checkpoints_change_nothing_but_memory(kinds, prune, recwarn):
+    model, (x, y) = Deep().eval(), batch(3)
+    calls = []
+    model.blocks[0].inside[0][0].register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    attacks = [
+        partial(pgd_attack, model, x, y, execution=Execution(prune=prune, checkpoint=kind), **SHORT)
+        for kind in ((), kinds)
+    ]
+    for attack in attacks:
+        attack()  # which cuts the model
+    calls.clear()
+    expected = attacks[0]()
+    once = len(calls)
+    calls.clear()
+    found = attacks[1]()
+    assert torch.equal(found.x, expected.x)
+    assert torch.equal(found.value, expected.value)
+    assert len(calls) == once + SHORT["steps"]  # each gradient computed the block once more
+    assert all("forward" not in vars(module) for module in model.modules())
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_checkpoints_keep_less(nested):
+    model, (x, _) = Deep(nested=nested).eval(), batch(3)
+    whole = saved(model, x)
+    with checkpointed(model, (Block, nn.Sequential)):
+        assert saved(model, x) < 0.4 * whole
+    assert saved(model, x) == whole
+
+
+def test_checkpoints_are_taken_back_when_something_raises():
+    model, own = Deep(), lambda x: x
+    model.blocks[1].forward = own
+    with pytest.raises(TypeError, match="unexpected keyword"), checkpointed(model, (Block,)):
+        model.blocks[1](torch.ones(2), wrong=model.blocks[1].forward is own)
+    assert [name for name, module in model.named_modules() if "forward" in vars(module)] == ["blocks.1"]
+    assert model.blocks[1].forward is own
+
+
+def test_checkpoints_need_modules():
+    x, y = batch(2)
+    with pytest.raises(
+        ValueError, match=r"submodules of LSTM, GRU to checkpoint; got a TwoHeads with Conv2d, Gr"
+    ):
+        pgd_attack(two_heads(), x, y, execution=Execution(checkpoint=(nn.LSTM, nn.GRU)), **SHORT)
+    with pytest.raises(ValueError, match="got a function with no submodules"):
+        pgd_attack(lambda x: {"mask": x}, x, y, execution=Execution(checkpoint=(nn.GRU,)), **SHORT)
+
+
 OPTIONS = {"objective": on("mask", J_IND_seg), "steps": 6}
+
+
+WHOLE = Execution(prune=False)
 
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -30,37 +116,13 @@ class Small(TwoHeads):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("room", [6, 4, 2, 1])
-def test_parts_give_what_the_whole_gives_and_say_so(room):
-    x, y = batch(7)
-    start = (x + 0.05 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    threat = Threat(linf, torch.linspace(0.02, 0.14, 7))
-    index = torch.arange(7) + 100
-    judge = negate(on("mask", dice))
-    options = OPTIONS | {"threat": threat, "start": start, "index": index, "restarts": 2, "judge": judge}
-    whole = pgd_attack(two_heads(), x, y, **options)
-    options["stop"] = Within(judge, low=whole.value.median().item())
-    whole = pgd_attack(two_heads(), x, y, **options)
-    assert 0 < whole.finished.sum() < 7
-    model = Small(room).eval()
-    with pytest.warns(UserWarning, match="out of memory: the attack goes on with") as told:
-        parts = pgd_attack(model, x, y, prune=False, **options)
-    for field in ("value", "gain", "x"):
-        torch.testing.assert_close(getattr(parts, field), getattr(whole, field), rtol=1e-5, atol=1e-6)
-    assert torch.equal(parts.finished, whole.finished)
-    assert torch.equal(parts.step, whole.step)
-    halvings = {6: [4], 4: [4], 2: [4, 2], 1: [4, 2, 1]}[room]
-    assert [f"with {size} examples" in str(w.message) for w, size in zip(told, halvings, strict=True)]
-    assert max(size for size in model.sizes if size <= room) == min(halvings[-1], room)
-
-
 def test_the_processors_own_message_counts_too():
     x, y = batch(4)
     error = RuntimeError(
         "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: ..."
     )
     with pytest.warns(UserWarning, match="with 2 examples at once"):
-        pgd_attack(Small(2, error).eval(), x, y, threat=Threat(linf, 0.1), prune=False, **OPTIONS)
+        pgd_attack(Small(2, error).eval(), x, y, threat=Threat(linf, 0.1), execution=WHOLE, **OPTIONS)
 
 
 def test_one_example_that_does_not_fit_and_other_errors_are_raised():
@@ -68,10 +130,10 @@ def test_one_example_that_does_not_fit_and_other_errors_are_raised():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
-            pgd_attack(Small(0).eval(), x, y, threat=Threat(linf, 0.1), prune=False, **OPTIONS)
+            pgd_attack(Small(0).eval(), x, y, threat=Threat(linf, 0.1), execution=WHOLE, **OPTIONS)
     model = Small(2, RuntimeError("something else")).eval()
     with pytest.raises(RuntimeError, match="something else"):
-        pgd_attack(model, x, y, objective=on("contour", J_IND_reg), threat=Threat(linf, 0.1), prune=False)
+        pgd_attack(model, x, y, objective=on("contour", J_IND_reg), threat=Threat(linf, 0.1), execution=WHOLE)
     assert model.sizes == [4]
 
 
@@ -88,34 +150,12 @@ class Sizes(TwoHeads):
         return super().forward(x)
 
 
-def attacked(count, **options):
+def attacked(count, micro_batch=None, **options):
     """The result, and how many examples came at once."""
     (x, y), model = batch(count), Sizes().eval()
-    found = pgd_attack(model, x, y, threat=Threat(linf, 0.1), prune=False, **(OPTIONS | options))
+    execution = Execution(micro_batch=micro_batch, prune=False)
+    found = pgd_attack(model, x, y, threat=Threat(linf, 0.1), execution=execution, **(OPTIONS | options))
     return found, model.sizes
-
-
-@pytest.mark.parametrize(("micro_batch", "sizes"), [(3, {3, 2}), (4, {4, 3}), (1, {1}), (7, {7}), (100, {7})])
-def test_a_batch_runs_in_parts_as_equal_as_can_be(micro_batch, sizes):
-    whole, _ = attacked(7)
-    parts, came = attacked(7, micro_batch=micro_batch)
-    assert set(came) == sizes
-    assert sum(came) == 7 * (6 + 1 + 1)
-    torch.testing.assert_close(parts.x, whole.x, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(parts.value, whole.value, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("keep", ["best", "last"])
-def test_restarts_of_few_examples_run_together_and_change_nothing(keep):
-    together, came = attacked(2, restarts=5, keep=keep, micro_batch=6)
-    assert came == [6] * 7 + [4] * 7 + [2]  # three restarts, two, and the clean inputs
-    alone, came = attacked(2, restarts=5, keep=keep, micro_batch=2)
-    assert set(came) == {2}
-    singles = [attacked(2, restarts=number, keep=keep, micro_batch=2)[0] for number in range(1, 6)]
-    assert len({tuple(single.value.tolist()) for single in singles}) > 1  # restarts matter
-    for field in ("x", "value", "gain"):
-        torch.testing.assert_close(getattr(together, field), getattr(alone, field), rtol=1e-5, atol=1e-6)
-    assert torch.equal(together.step, alone.step)
 
 
 def test_with_a_stop_rule_restarts_wait_for_one_another():

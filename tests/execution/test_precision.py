@@ -8,13 +8,13 @@ from networks import batch, two_heads
 from torch import nn
 
 from advreg import (
+    Execution,
     J_IND_reg,
     J_IND_seg,
     Steepest,
     Threat,
     auto_attack,
     dice,
-    l2,
     linf,
     negate,
     on,
@@ -25,7 +25,7 @@ from advreg.execution import frozen
 from advreg.execution._precision import cast, lowered
 from advreg.objectives import Within
 from advreg.tasks import masks
-from advreg.training import Adversary, L_adv_rs
+from advreg.training import L_adv_rs
 
 LOW = ["bfloat16", "float16"]
 MASK, CONTOUR = on("mask", J_IND_seg), on("contour", J_IND_reg)
@@ -74,7 +74,7 @@ def test_the_network_computes_in_that_precision_and_is_left_as_it_was(precision)
 def test_another_precision_is_refused_before_anything_is_run():
     x, y = batch(2)
     with pytest.raises(ValueError, match=r"precision must be one of .*; got 'int8'"):
-        pgd_attack(two_heads(), x, y, objective=MASK, precision="int8", **OPTIONS)
+        pgd_attack(two_heads(), x, y, objective=MASK, execution=Execution("int8"), **OPTIONS)
 
 
 @pytest.mark.parametrize("precision", LOW)
@@ -84,7 +84,7 @@ def test_the_attack_is_as_strong_and_its_value_is_that_of_full_precision(precisi
     full = pgd_attack(model, x, y, objective=objective, **OPTIONS)
     seen = set()
     handle = model.encoder[0].register_forward_hook(lambda *args: seen.add(args[2].dtype))
-    low = pgd_attack(model, x, y, objective=objective, precision=precision, **OPTIONS)
+    low = pgd_attack(model, x, y, objective=objective, execution=Execution(precision), **OPTIONS)
     handle.remove()
     assert seen == {getattr(torch, precision), torch.float32}  # on the way, and for what is reported
     assert low.x.dtype == torch.float32
@@ -109,7 +109,7 @@ def test_the_judge_and_the_stop_rule_are_asked_again_in_full_precision():
         objective=MASK,
         judge=judge,
         stop=Within(judge, low=limit),
-        precision="bfloat16",
+        execution=Execution("bfloat16"),
         **OPTIONS,
     )
     with torch.no_grad():
@@ -158,7 +158,11 @@ def test_training_attacks_in_low_precision_and_learns_in_its_own():
     model, (x, y) = two_heads().train(), batch(4)
     before = state(model)
     loss = L_adv_rs(
-        weighted((1e-3, CONTOUR), (1.0, MASK)), reg=CONTOUR, seg=MASK, steps=4, precision="bfloat16"
+        weighted((1e-3, CONTOUR), (1.0, MASK)),
+        reg=CONTOUR,
+        seg=MASK,
+        steps=4,
+        execution=Execution("bfloat16"),
     )
     full = L_adv_rs(weighted((1e-3, CONTOUR), (1.0, MASK)), reg=CONTOUR, seg=MASK, steps=4)
     total, parts = loss(model, x, y, seed=0)
@@ -168,15 +172,13 @@ def test_training_attacks_in_low_precision_and_learns_in_its_own():
     assert all(p.grad.dtype == torch.float32 for p in model.parameters())
     assert same(before, state(model))
     assert parts["seg"] > parts["clean"]
-    noisy = Adversary(MASK, Threat(l2, 0.5), precision="float16", steps=2)
-    assert loss.terms["reg"][1].precision == "bfloat16"
-    assert noisy.precision == "float16"
+    assert loss.terms["reg"][1].execution == Execution("bfloat16")
 
 
 def test_auto_attack_reports_full_precision():
     model, (x, y) = two_heads(), batch(4)
     attack = partial(auto_attack, model, x, y, heads={"mask": masks()}, threat=Threat(linf, 0.1), budget=10)
-    found = attack(precision="bfloat16")["mask"]
+    found = attack(execution=Execution("bfloat16"))["mask"]
     with torch.no_grad():
         assert torch.equal(found.value, dice(model(found.x)["mask"], y["mask"]))
     assert found.value.mean() <= attack()["mask"].value.mean() + 0.01

@@ -1,7 +1,7 @@
 """Honest models of several kinds, trained in seconds, and defences that only seem to work.
 
 `HONEST` and `BROKEN` name functions of a seed that give a `Case`: a model with inputs, targets, an objective
-and a threat. Shared by tests/test_diagnostics.py and benchmarks/diagnostics.py.
+and a threat. Shared by the tests of diagnosis and benchmarks/diagnostics.py.
 """
 
 from collections.abc import Callable

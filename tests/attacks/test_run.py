@@ -1,13 +1,13 @@
-"""What an attack keeps when another function judges it, and objectives of several heads or several forms."""
+"""The loop of every attack: what is kept when a judge decides, and objectives of several heads or forms."""
 
 import math
-from itertools import islice
 
 import pytest
 import torch
 from networks import TwoHeads, batch, two_heads
 
 from advreg import (
+    Execution,
     J_IND_reg,
     J_IND_seg,
     Keys,
@@ -23,15 +23,25 @@ from advreg import (
     point_error,
     weighted,
 )
-from advreg.attacks import ascend
+from advreg.attacks import ascend, value_and_gradient
 from advreg.objectives import SegPGD, SharpenedDice, Within, cross_entropy, normalised, worst_head
 from advreg.rules import Adaptive, Shrinking
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
+
+
 HARD = negate(on("mask", dice))
+
+
 POINTS = on("contour", point_error)
+
+
 THREAT = Threat(linf, 0.1)
+
+
 DOUBLE = {"dtype": torch.float64}
+
+
 OPTIONS = {"objective": SEG, "threat": THREAT, "rule": Steepest(0.7), "steps": 9}
 
 
@@ -53,8 +63,8 @@ def replay(model, x, y, objective, rule, steps, *, seed=0, restart=0, random_sta
     """The points of one run, `(steps + 1, B, *input)`, by the engine alone."""
     start = THREAT.sample(x, Keys(seed, torch.arange(len(x))).fold_in(restart)) if random_start else None
     shape = {"threat": THREAT, "rule": rule, "start": start, "steps": steps, **options}
-    run = ascend(lambda point: objective(model(point), y), x, **shape)
-    return torch.stack([iterate.x for iterate in islice(run, steps + 1)])
+    run = ascend(value_and_gradient(lambda point: objective(model(point), y)), x, **shape)
+    return torch.stack([iterate.x for iterate in run])
 
 
 def judged(model, points, y, judge):
@@ -222,9 +232,9 @@ def test_each_step_ascends_the_form_of_its_share(wrap):
     model, (x, y) = two_heads(), batch(3)
     recording = Recording()
     objective = wrap((1.0, recording)) if wrap is normalised else wrap(recording)
-    options = OPTIONS | {"objective": objective, "restarts": 2, "micro_batch": 3}
+    options = OPTIONS | {"objective": objective, "restarts": 2, "execution": Execution(micro_batch=3)}
     pgd_attack(model, x, y, judge=HARD, **options)
-    assert recording.asked == 2 * [step / 9 for step in range(10)]
+    assert recording.asked == 2 * [step / 9 for step in range(9)]
 
 
 @pytest.mark.parametrize("random_start", [True, False])

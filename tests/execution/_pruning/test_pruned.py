@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from parts import (
+from networks.cuttable import (
     Blocked,
     Keeps,
     Net,
@@ -24,8 +24,7 @@ from torch import nn
 
 from advreg import J_IND_reg, Threat, linf, on, pgd_attack
 from advreg.execution import pruned
-
-# When it gives up
+from advreg.execution._pruning import _pruned
 
 
 def certain(x):
@@ -86,9 +85,6 @@ def test_buffers_that_a_module_in_training_changes_stay_in_the_cut():
     before = model.odd.calls.clone()
     part(x)
     assert model.odd.calls == before + 1
-
-
-# Hooks
 
 
 def count(calls):
@@ -156,9 +152,6 @@ def test_hooks_on_all_modules_leave_it_alone():
     assert pruned(model, ["mask"], x) is not model
 
 
-# Left alone, silently
-
-
 def test_other_callables_wrappers_and_heads_that_are_not_there():
     model, x = Net(), images()
     assert pruned(torch.sin, ["mask"], x) is torch.sin
@@ -194,9 +187,6 @@ def test_a_model_that_declares_its_heads_is_asked():
     assert part.keywords == {"heads": ("mask",)}
 
 
-# Looking up
-
-
 def test_a_cut_is_made_once_and_again_after_surgery(monkeypatch):
     made = []
 
@@ -204,8 +194,8 @@ def test_a_cut_is_made_once_and_again_after_surgery(monkeypatch):
         made.append(1)
         return original(*args, **options)
 
-    original = pruning.Traced
-    monkeypatch.setattr(pruning, "Traced", traced)
+    original = _pruned.Traced
+    monkeypatch.setattr(_pruned, "Traced", traced)
     model, x = Net(lambda net, x: [net.contour(x) * net.gain, net.mask(x)]), images()
     model.gain, model.unrelated = 2.0, [1]
     changes = [
@@ -236,7 +226,7 @@ def test_attributes_that_a_run_changes_do_not_have_the_cut_made_again(monkeypatc
     assert model.seen == 0  # the runs of the check are not the user's
     part(x)
     assert model.seen == 1
-    monkeypatch.setattr(pruning, "Traced", None)
+    monkeypatch.setattr(_pruned, "Traced", None)
     assert pruned(model, ["mask"], x) is not model
 
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 from networks import WRAPS, batch, two_heads
-from parts import (
+from networks.cuttable import (
     Blocked,
     Keeps,
     Net,
@@ -231,9 +231,6 @@ def test_checkpoints_stay_checkpoints(monkeypatch):
     monkeypatch.setattr(model.encoder, "_conv_forward", lambda *args: (runs.append(1), forward(*args))[1])
     part(x.requires_grad_())[0].sum().backward()
     assert len(runs) == 2  # once more in the backward pass
-
-
-# A module that cannot be gone through is run as it is
 
 
 def scripted():
