@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from advreg._core.checks import one_per_example
 from advreg._core.modules import BATCH_NORMS, modules_of
 from advreg._core.targets import Kind, Nest, Structure, alternatives, cut, structure_of
-from advreg._core.trees import children, rebuilt, tensors
+from advreg._core.trees import children, map_tensors, rebuilt, tensors
 from advreg._core.types import Model, Output, Target
 from advreg.execution._memory import Batch, Parts
 from advreg.execution._pruning import differing, marks
@@ -70,7 +70,7 @@ def examined(
         ValueError: An assumption does not hold; the message names the causes that fit what was seen.
     """
     batch, count = batch.settled(), len(batch.x)
-    output = _joined(list(parts.run(lambda part: (len(part.x), exact(part.x)), batch)))
+    output = _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.x))), batch)))
     values = {name: as_number(function(output, batch.y), count, name) for name, function in functions.items()}
     fitting: tuple[Structure, Structure] | None = next(
         (
@@ -83,7 +83,7 @@ def examined(
     if fitting is None:
         raise ValueError(_of_targets(batch, functions))
     batch = batch._replace(structure=fitting[1])
-    last = cut(output, fitting[0], slice(count - 1, count), count)
+    last = _kept(cut(output, fitting[0], slice(count - 1, count), count))
     _alone(model, exact, batch, functions, values, last, noisy=noisy, resized=resized)
     return Examined(batch, values)
 
@@ -184,7 +184,7 @@ def _alone(
     before = marks(modules)
     one = batch.take(slice(count - 1, count))
     try:
-        outputs = [exact(one.x) for _ in range(1 if noisy else 2)]
+        outputs = [_kept(exact(one.x)) for _ in range(1 if noisy else 2)]
         found = [
             {name: function(output, one.y) for name, function in functions.items()} for output in outputs
         ]
@@ -242,6 +242,11 @@ def _alike(one: Output, other: Output, share: float) -> bool:
             if not torch.allclose(a.double(), b.double(), rtol=0.0, atol=share * scale, equal_nan=True):
                 return False
     return True
+
+
+def _kept(output: Output) -> Output:
+    """An output in memory of its own: a replayed graph writes the next one over it."""
+    return map_tensors(Tensor.clone, output)
 
 
 def _names(modules: Sequence[nn.Module], places: set[tuple[nn.Module, str]]) -> list[str]:
@@ -317,7 +322,7 @@ def _of_targets(batch: Batch, functions: Mapping[str, Function]) -> str:
         f"{len(batch.x)}. It can be a part of the target that belongs to the examples otherwise than it looks "
         f"({described}): mark what is the same for all, advreg.objectives.shared(value), or what belongs to "
         "each, per_example(value), or flat rows with an image number, per_example(rows, number=0). Or a "
-        "function that holds tensors of the whole batch (put them into the target, which is cut), or averages "
+        "function that holds tensors of the whole batch (put them into the target, which is cut) or averages "
         "over the batch (return one value for each example, reduction='none')"
     )
 

@@ -63,8 +63,8 @@ def frozen(model: Model) -> Iterator[None]:
             if _in_main_thread() and _differ(chance, _random_states()):
                 warnings.warn(
                     "the model or the objective drew random numbers, so its outputs are not a function of "
-                    "its inputs and results cannot be repeated: call model.eval() to turn dropout off; a network "
-                    "that is random by design needs its expectation attacked, over several draws",
+                    "its inputs and results cannot be repeated: call model.eval() to turn dropout off; a "
+                    "network that is random by design needs its expectation attacked, over several draws",
                     stacklevel=3,
                 )
         finally:
