@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SPIDER ?= $(or $(LUMBAR_DATA),../shared/data)/spider
+WORKERS ?= 2
 export MPLBACKEND ?= Agg
 
 .PHONY: help demo test lint docs bench strength clean
@@ -23,8 +24,8 @@ help:  ## this list
 demo: .venv/installed  ## train a small two-headed U-net on synthetic anatomy, attack each head: results/demo/
 	$(BIN)/lumbar-disk demo --out results/demo
 
-test: .venv/installed  ## the tests, the docstring examples and the code in the docs
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the tests, the docstring examples and the code in the docs, in two processes
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: .venv/installed  ## ruff and mypy --strict
 	$(BIN)/ruff check .

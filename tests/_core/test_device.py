@@ -72,15 +72,18 @@ def on_meta(count=5):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("norm", [linf, l2, l1])
-@pytest.mark.parametrize("schedule", [None, Shrinking()], ids=["", "shrinking"])
-def test_no_step_looks_at_a_value_or_copies_between_devices(norm, rule, schedule):
+@pytest.mark.parametrize(
+    ("objective", "judge", "schedule"),
+    [(CONTOUR, None, None), (BOTH, negate(CONTOUR), Shrinking())],
+    ids=["plain", "normalised, judged, shrinking"],
+)
+def test_no_step_looks_at_a_value_or_copies_between_devices(norm, rule, objective, judge, schedule):
     model, x, y = on_meta()
-    for objective, judge in ((CONTOUR, None), (BOTH, negate(CONTOUR))):
-        plan = Plan(objective, rule, 4, judge, schedule=schedule, best=True)
-        with Watch("meta") as watch:
-            track, _ = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)))
-        assert track.x.is_meta
-        assert watch.count > 100
+    plan = Plan(objective, rule, 4, judge, schedule=schedule, best=True)
+    with Watch("meta") as watch:
+        track, _ = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)))
+    assert track.x.is_meta
+    assert watch.count > 100
 
 
 @pytest.mark.parametrize("norm", [linf, l2, l1])

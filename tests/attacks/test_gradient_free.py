@@ -2,13 +2,17 @@
 
 import pytest
 import torch
-from networks import batch, two_heads
+from networks import Sizes, batch, two_heads
+from networks.cuttable import Convolutions, SkipNet
+from networks.cuttable import cost as convolutions
 
 from advreg import (
+    Execution,
     J_IND_reg,
     J_IND_seg,
     Steepest,
     Threat,
+    dice,
     l1,
     l2,
     linf,
@@ -18,6 +22,7 @@ from advreg import (
     weighted,
 )
 from advreg.attacks import random_noise, score_attack, square_attack
+from advreg.execution import pruned
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
 
@@ -164,3 +169,103 @@ def test_errors_teach(attack, cost):
         attack(model, x, y, objective=JOINT, threat=Threat(linf, 0.1), **dict.fromkeys(cost, 0))
     with pytest.raises(ValueError, match="not finite"):
         attack(model, x, y, objective=lambda o, t: SEG(o, t) / 0, threat=Threat(linf, 0.1), **cost)
+
+
+# The network is run as in every attack: the part that is read, in parts, by an execution
+
+
+PASSES = {"square": 30 + 1, "score": 5 * 11 + 2, "noise": 10 + 1}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("objective", "judge"), [(SEG, None), (REG, None), (SEG, negate(SEG)), (JOINT, None)]
+)
+def test_only_the_part_that_is_read_is_run(name, objective, judge):
+    (attack, cost), model, x = ATTACKS[name], SkipNet(), torch.rand(3, 1, 8, 8)
+    y = {"points": torch.zeros(3, 3, 2), "mask": torch.ones(3, 1, 8, 8), "depth": torch.zeros(3, 1, 8, 8)}
+    heads = {REG: ("points",), SEG: ("mask",), JOINT: ("points", "mask")}[objective]
+    by_name = {
+        REG: on("points", J_IND_reg),
+        SEG: SEG,
+        JOINT: weighted((1.0, on("points", J_IND_reg)), (1.0, SEG)),
+    }
+    options = {"objective": by_name[objective], "judge": judge, "threat": Threat(linf, 0.1), **cost}
+    attack(model, x, y, **options)  # which cuts the model
+    found, ran = counted(attack, model, x, y, **options)
+    whole, ran_whole = counted(attack, model, x, y, execution=Execution(prune=False), **options)
+    assert ran_whole == convolutions(model, x) * len(calls(name))
+    assert ran == convolutions(pruned(model, heads, x), x) * len(calls(name)) < ran_whole
+    for field in ("x", "value", "gain", "step"):
+        assert torch.equal(getattr(found, field), getattr(whole, field))
+
+
+def calls(name):
+    """The passes of one attack: a score attack sends its draws through at once."""
+    return range({"square": 31, "score": 5 * 2 + 2, "noise": 11}[name])
+
+
+def counted(attack, *arguments, **options):
+    with Convolutions() as counter:
+        found = attack(*arguments, **options)
+    return found, counter.count
+
+
+@each
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 100])
+def test_parts_give_what_the_whole_gives(attack, cost, micro_batch):
+    model, (x, y) = two_heads(dtype=torch.float64), batch(5, dtype=torch.float64)
+    options = {"objective": JOINT, "threat": Threat(l2, torch.linspace(0.1, 1.0, 5)), "seed": 2, **cost}
+    index = torch.tensor([5, 2, 900, 0, 1])
+    whole = attack(model, x, y, index=index, **options)
+    parts = attack(model, x, y, index=index, execution=Execution(micro_batch=micro_batch), **options)
+    torch.testing.assert_close(parts.x, whole.x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(parts.value, whole.value)
+    torch.testing.assert_close(parts.gain, whole.gain)
+    assert torch.equal(parts.step, whole.step)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_no_more_examples_come_at_once_than_a_part_holds(name):
+    (attack, cost), model, (x, y) = ATTACKS[name], Sizes().eval(), batch(5)
+    execution = Execution(micro_batch=2, prune=False)
+    attack(model, x, y, objective=JOINT, threat=Threat(linf, 0.1), execution=execution, **cost)
+    copies = 2 * cost.get("draws", 0) if name == "score" else 1
+    assert set(model.sizes) <= {1, 2, copies, 2 * copies}
+    assert sum(model.sizes) == 5 * PASSES[name]
+
+
+@each
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("judge", [None, negate(on("mask", dice))])
+def test_what_is_reported_is_exact_whatever_the_precision_on_the_way(attack, cost, precision, judge):
+    model, (x, y) = two_heads(), batch(4)
+    seen, threat, measure = set(), Threat(linf, 0.1), judge or JOINT
+    handle = model.encoder[0].register_forward_hook(lambda *args: seen.add(args[2].dtype))
+    found = attack(
+        model, x, y, objective=JOINT, judge=judge, threat=threat, execution=Execution(precision), **cost
+    )
+    handle.remove()
+    assert seen == {getattr(torch, precision), torch.float32}
+    assert found.x.dtype == torch.float32
+    assert threat.contains(found.x, x).all()
+    with torch.no_grad():
+        assert torch.equal(found.value, measure(model(found.x), y))
+        torch.testing.assert_close(found.gain, found.value - measure(model(x), y))
+    assert (found.gain >= 0).all()
+    assert (found.gain > 0).any()
+
+
+@pytest.mark.parametrize("name", ["square", "noise"])
+def test_a_batch_that_does_not_fit_goes_on_in_parts(name):
+    class Small(Sizes):
+        def forward(self, x):
+            if len(x) > 3:
+                raise torch.OutOfMemoryError("Tried to allocate")
+            return super().forward(x)
+
+    (attack, cost), (x, y) = ATTACKS[name], batch(5)
+    options = {"objective": SEG, "threat": Threat(linf, 0.1), **cost}
+    with pytest.warns(UserWarning, match="out of memory: the attack goes on with 3 examples at once"):
+        found = attack(Small().eval(), x, y, execution=Execution(prune=False), **options)
+    torch.testing.assert_close(found.value, attack(two_heads(), x, y, **options).value, rtol=1e-4, atol=1e-5)

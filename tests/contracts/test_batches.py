@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import TwoHeads, batch, two_heads
+from networks import Sizes, TwoHeads, batch, two_heads
 
 from advreg import (
     Adamax,
@@ -122,19 +122,6 @@ def test_parts_give_what_the_whole_gives_and_say_so(room):
     halvings = {6: [4], 4: [4], 2: [4, 2], 1: [4, 2, 1]}[room]
     assert [f"with {size} examples" in str(w.message) for w, size in zip(told, halvings, strict=True)]
     assert max(size for size in model.sizes if size <= room) == min(halvings[-1], room)
-
-
-class Sizes(TwoHeads):
-    """Remembers how many examples came at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.load_state_dict(two_heads().state_dict())
-        self.sizes = []
-
-    def forward(self, x):
-        self.sizes.append(len(x))
-        return super().forward(x)
 
 
 def attacked(count, micro_batch=None, **options):

@@ -6,7 +6,24 @@ import pytest
 import torch
 from networks import batch, two_heads
 
-from advreg import J_IND_reg, J_IND_seg, Steepest, Threat, linf, on, ood_attack, pgd_attack
+from advreg import (
+    Execution,
+    J_IND_reg,
+    J_IND_seg,
+    Steepest,
+    Threat,
+    auto_attack,
+    diagnose,
+    dice,
+    linf,
+    on,
+    ood_attack,
+    pgd_attack,
+    point_error,
+    weighted,
+)
+from advreg.attacks import ascend, square_attack, tradeoff
+from advreg.tasks import masks
 
 REG = on("contour", J_IND_reg)
 
@@ -174,6 +191,99 @@ CASES = {
         lambda: attack(index=torch.arange(3)),
         ValueError,
         "3 keys cannot serve a batch of 4",
+    ),
+    "a metric in place of a task": (
+        lambda: auto_attack(two_heads(), *batch(4), heads={"mask": dice}, threat=Threat(linf, 0.1)),
+        TypeError,
+        r"the head 'mask', such as advreg.tasks.masks\(\); got dice: .*Task\(dice, worse='lower'\)",
+    ),
+    "a metric in place of a task, of a model that is its head": (
+        lambda: auto_attack(two_heads(), *batch(4), heads={"": dice}, threat=Threat(linf, 0.1)),
+        TypeError,
+        r"a task for the head '', such as .*; got dice: .*worse='higher'",
+    ),
+    "a metric in place of tasks by head": (
+        lambda: auto_attack(two_heads(), *batch(4), heads=dice, threat=Threat(linf, 0.1)),
+        TypeError,
+        r'a task for each head, by its key, \{"mask": masks\(\)\}, or \{"": masks\(\)\} .*; got function',
+    ),
+    "a task without its head": (
+        lambda: auto_attack(two_heads(), *batch(4), heads=masks(), threat=Threat(linf, 0.1)),
+        TypeError,
+        "a task for each head, by its key, .*; got Task",
+    ),
+    "metrics in place of tasks in a trade-off": (
+        lambda: tradeoff(
+            two_heads(), *batch(4), heads={"mask": dice, "contour": point_error}, threat=Threat(linf, 0.1)
+        ),
+        TypeError,
+        "a task for the head 'mask'.*got dice",
+    ),
+    "a head in place of an objective": (
+        lambda: attack(objective="mask"),
+        TypeError,
+        r"must be a function \(output, target\) -> \(B,\); got 'mask' of type str: .*on\('mask', J_IND_seg\)",
+    ),
+    "a number in place of an objective": (
+        lambda: attack(objective=1.0),
+        TypeError,
+        r"objective must be a function .*got 1.0 of type float$",
+    ),
+    "a head in place of an objective, out of distribution": (
+        lambda: ood_attack(two_heads(), *[batch(4)[0]] * 2, objective="mask", threat=Threat(linf, 0.1)),
+        TypeError,
+        r"objective must be a function .*on\('mask', J_IND_seg\)",
+    ),
+    "a head in place of an objective, without a gradient": (
+        lambda: square_attack(two_heads(), *batch(4), objective="mask", threat=Threat(linf, 0.1)),
+        TypeError,
+        r"objective must be a function .*on\('mask', J_IND_seg\)",
+    ),
+    "a head in place of an objective, in a diagnosis": (
+        lambda: diagnose(two_heads(), *batch(4), objective="mask", threat=Threat(linf, 0.1)),
+        TypeError,
+        r"objective must be a function .*on\('mask', J_IND_seg\)",
+    ),
+    "a head in place of a judge": (
+        lambda: attack(judge="mask"),
+        TypeError,
+        r"judge must be a function .*got 'mask' of type str",
+    ),
+    "a norm by its name": (
+        lambda: Threat("linf", 0.1),
+        TypeError,
+        "norm must be advreg.linf, l2, l1, or an object with .*; got 'linf' of type str",
+    ),
+    "radius and norm exchanged": (lambda: Threat(0.1, linf), TypeError, "got 0.1 of type float"),
+    "head and function exchanged": (
+        lambda: on(J_IND_seg, "mask"),
+        TypeError,
+        "what on takes must be a function.*got 'mask'",
+    ),
+    "weight and function exchanged": (
+        lambda: weighted((REG, 1.0)),
+        TypeError,
+        "what weighted takes must be a function.*got 1.0",
+    ),
+    "another precision": (
+        lambda: Execution("int8"),
+        ValueError,
+        r"precision must be one of \('float32', 'bfloat16', 'float16'\); got 'int8'",
+    ),
+    "a module type that is no tuple": (
+        lambda: Execution(checkpoint=torch.nn.Conv2d),
+        TypeError,
+        r"checkpoint must be a tuple of module types, \(Block,\); got <class",
+    ),
+    "an empty part": (
+        lambda: Execution(micro_batch=0),
+        ValueError,
+        "micro_batch must be 1 or more, or None; got 0",
+    ),
+    "a function without a gradient": (
+        lambda: next(ascend(lambda x: x.sum(1), torch.ones(1, 2), threat=Threat(linf, 0.1), rule=Steepest())),
+        TypeError,
+        r"returns \(value, gradient\); got Tensor: wrap .* value_and_gradient\(function\)",
     ),
     "unpaired batches": (
         lambda: ood_attack(two_heads(), *batch(4)[:1], batch(3)[0], objective=REG, threat=Threat(linf, 0.1)),

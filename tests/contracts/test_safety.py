@@ -1,12 +1,34 @@
 """After an attack, also one that raised, everything is bit for bit what it was."""
 
+from functools import partial
+
 import pytest
 import torch
 from networks import batch, two_heads
 from torch import nn
 
-from advreg import J_IND_reg, Threat, linf, ood_attack, pgd_attack
-from advreg.execution import frozen
+from advreg import (
+    Execution,
+    J_IND_reg,
+    Keys,
+    Steepest,
+    Threat,
+    auto_attack,
+    diagnose,
+    evaluate,
+    linf,
+    on,
+    ood_attack,
+    pgd_attack,
+    radius_curve,
+)
+from advreg.attacks import power_start, random_noise, score_attack, square_attack, tradeoff
+from advreg.detectors import DisagreementDetector, MahalanobisDetector, scores
+from advreg.execution import evaluating, frozen, running
+from advreg.objectives import Within
+from advreg.rules import Adaptive, Shrinking
+from advreg.tasks import Member, Task
+from advreg.training import Adversary
 
 
 class Awkward(nn.Module):
@@ -34,17 +56,18 @@ class Awkward(nn.Module):
         return self.head(self.dropout(x))
 
 
-def awkward():
+def awkward(kind=Awkward):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Awkward()
+        model = kind()
     model.eval()
-    model.head.train()  # a mixed state, which model.train() would lose
-    model.shared.bias.requires_grad_(False)
+    part = getattr(model, "inner", model)
+    part.head.train()  # a mixed state, which model.train() would lose
+    part.shared.bias.requires_grad_(False)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.randn_like(parameter)
-    model.norm.weight.grad = None
+    part.norm.weight.grad = None
     return model
 
 
@@ -153,3 +176,158 @@ def test_parametrised_weights_survive():
     before = snapshot(model, x, y)
     pgd_attack(model, x, y, **OPTIONS)
     assert_untouched(before, snapshot(model, x, y))
+
+
+# Every way into the library
+
+
+class Heads(nn.Module):
+    """An awkward network as one head, and another head that an attack need not run."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.other = Awkward(), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return {"a": self.inner(x), "b": self.other(x)}
+
+
+def measured(metric):
+    return {"a": {"error": metric}, "b": {"error": metric}}
+
+
+def task(f):
+    return Task(f, "higher", (Member("plain", f), Member("normalised", f, Adaptive(), Shrinking())))
+
+
+def adversarial(model, x, y, f, execution, threat):
+    adversary = Adversary(on("a", f), threat, Steepest(0.5), 4, execution=execution)
+    with evaluating(model):
+        return adversary(model, x, y, Keys(0, torch.arange(len(x))))
+
+
+def detected(model, x, y, f, execution, threat):
+    del y, execution, threat
+    detector = DisagreementDetector(model, on("a", f), samples=2)
+    fitted = MahalanobisDetector(model, "inner.norm").fit([x.repeat(5, 1)])
+    return scores(detector, [x]), scores(fitted, [x])
+
+
+ENTRANCES = {
+    "pgd_attack": lambda m, x, y, f, e, t: pgd_attack(
+        m, x, y, objective=on("a", f), threat=t, steps=3, restarts=2, execution=e
+    ),
+    "ood_attack": lambda m, x, y, f, e, t: ood_attack(
+        m,
+        x,
+        x.flip(0),
+        objective=on("a", f),
+        threat=t,
+        steps=3,
+        execution=e,
+        match={"a": Within(on("a", f), high=0.1)},
+    ),
+    "auto_attack": lambda m, x, y, f, e, t: auto_attack(
+        m, x, y, heads={"a": task(f), "b": task(f)}, threat=t, budget=70, execution=e
+    ),
+    "tradeoff": lambda m, x, y, f, e, t: tradeoff(
+        m, x, y, heads={"a": task(f), "b": task(f)}, threat=t, points=3, steps=2, execution=e
+    ),
+    "square_attack": lambda m, x, y, f, e, t: square_attack(
+        m, x, y, objective=on("a", f), threat=t, queries=5, execution=e
+    ),
+    "score_attack": lambda m, x, y, f, e, t: score_attack(
+        m, x, y, objective=on("a", f), threat=t, steps=2, draws=2, execution=e
+    ),
+    "random_noise": lambda m, x, y, f, e, t: random_noise(
+        m, x, y, objective=on("a", f), threat=t, draws=3, execution=e
+    ),
+    "power_start": lambda m, x, y, f, e, t: power_start(m, x, threat=t, head="a"),
+    "diagnose": lambda m, x, y, f, e, t: diagnose(
+        m, x, y, objective=on("a", f), threat=t, steps=10, queries=30, execution=e
+    ),
+    "Adversary": adversarial,
+    "evaluate": lambda m, x, y, f, e, t: evaluate(
+        m,
+        [(x, y)],
+        measured(f),
+        attack=partial(pgd_attack, objective=on("a", f), threat=t, steps=2, execution=e),
+    ),
+    "radius_curve": lambda m, x, y, f, e, t: radius_curve(
+        m,
+        [(x, y)],
+        measured(f),
+        {"it": partial(pgd_attack, objective=on("a", f), steps=2, execution=e)},
+        [0.0, 0.1],
+    ),
+    "detectors": detected,
+    "running": lambda m, x, y, f, e, t: run(m, x, y, f, e),
+}
+EXECUTIONS = {
+    "as it is": Execution(),
+    "bfloat16, in parts": Execution("bfloat16", micro_batch=3),
+    "checkpoints, channels last": Execution(checkpoint=(nn.BatchNorm1d,), channels_last=True, prune=False),
+}
+
+
+def run(model, x, y, f, execution):
+    with running(model, ["a"], x, execution) as network:
+        with network.quick() as quick:
+            f(quick(x)["a"], y["a"])
+        f(network.exact(x)["a"], y["a"])
+
+
+def entered(name, execution, f=J_IND_reg, prepare=lambda model: None):
+    """Go in, and compare what is there before and after; the error that came out, if any."""
+    model = awkward(Heads)
+    prepare(model)
+    x, y = torch.rand(4, 6), {"a": torch.randn(4, 3), "b": torch.randn(4, 3)}
+    x.requires_grad_()
+    x.grad = torch.ones_like(x)
+    before, error = snapshot(model, x, x.grad, *y.values()), None
+    try:
+        ENTRANCES[name](model, x, y, f, EXECUTIONS[execution], Threat(linf, 0.1))
+    except RuntimeError as raised:
+        error = str(raised)
+    assert_untouched(before, snapshot(model, x, x.grad, *y.values()))
+    return error
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("name", ENTRANCES)
+def test_every_entrance_leaves_everything_as_it_was(name, execution):
+    assert entered(name, execution) is None
+
+
+CALLS = {"power_start": 0, "detectors": 1, "running": 2}  # of the objective, at most
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize(
+    ("name", "call"), [(name, call) for name in ENTRANCES for call in (1, 2, 4) if call <= CALLS.get(name, 4)]
+)
+def test_so_does_one_whose_objective_raises(name, execution, call):
+    assert "half-way" in entered(name, execution, raise_at(call))
+
+
+@pytest.mark.filterwarnings("ignore:only .* will be read")  # the raising hook is met while the model is cut
+@pytest.mark.parametrize("name", ENTRANCES)
+def test_so_does_one_whose_model_raises(name):
+    errors = []
+    for call in (1, 3, 6, 10):
+        runs = []
+
+        def spoil(*_, call=call, runs=runs):
+            runs.append(1)
+            if len(runs) >= call:
+                raise RuntimeError("half-way")
+
+        errors.append(
+            entered(
+                name,
+                "as it is",
+                prepare=lambda model, spoil=spoil: model.inner.norm.register_forward_hook(spoil),
+            )
+        )
+    assert errors[0] is not None
+    assert "half-way" in errors[0]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from networks import TwoHeads, batch, two_heads
+from networks import Sizes, batch, two_heads
 
 from advreg import (
     Adamax,
@@ -22,17 +22,6 @@ from advreg.rules import Shrinking
 OPTIONS = {"objective": on("contour", J_IND_reg), "threat": Threat(linf, 0.1), "steps": 12}
 
 
-class Counting(TwoHeads):
-    def __init__(self):
-        super().__init__()
-        self.load_state_dict(two_heads().state_dict())
-        self.sizes = []
-
-    def forward(self, x):
-        self.sizes.append(len(x))
-        return super().forward(x)
-
-
 def trace(x, y, **options):
     """Each example's objective at each step, without a stop rule."""
     rows = [
@@ -49,7 +38,7 @@ def test_an_example_leaves_at_its_first_point_that_qualifies(rule):
     x, y = batch(6)
     values = trace(x, y, rule=rule)
     limit = values.quantile(0.5).item()
-    model = Counting().eval()
+    model = Sizes().eval()
     found = pgd_attack(
         model, x, y, rule=rule, stop=lambda out, y: J_IND_reg(out["contour"], y["contour"]) > limit, **OPTIONS
     )
@@ -67,7 +56,7 @@ def test_an_example_leaves_at_its_first_point_that_qualifies(rule):
 def test_restarts_go_on_with_those_that_are_left():
     x, y = batch(6)
     limit = trace(x, y, seed=3).amax(0).median().item()
-    model = Counting().eval()
+    model = Sizes().eval()
     found = pgd_attack(
         model,
         x,

@@ -70,17 +70,16 @@ from advreg import Execution, J_IND_reg, J_IND_seg, Threat, linf, on, pgd_attack
 
 model, (x, y) = two_heads(), batch(3)
 own = [parameter.clone() for parameter in model.parameters()]
-for objective in (on("mask", J_IND_seg), on("contour", J_IND_reg)):
-    for precision in ("float32", "bfloat16"):
-        options = {"objective": objective, "threat": Threat(linf, 0.1), "steps": 4}
-        compiled = Execution(precision, compiled=True)
-        expected = pgd_attack(model, x, y, execution=Execution(precision), **options)
-        found = pgd_attack(model, x, y, execution=compiled, **options)
-        again = pgd_attack(model, x, y, execution=compiled, **options)
-        torch.testing.assert_close(found.value, expected.value, rtol=1e-2, atol=1e-5)
-        assert torch.equal(found.x, again.x)
-assert counters["stats"]["unique_graphs"] >= 4, counters  # it was compiled, once for each case
-assert counters["stats"]["unique_graphs"] <= 8, counters
+for objective, precision in ((on("mask", J_IND_seg), "float32"), (on("contour", J_IND_reg), "bfloat16")):
+    options = {"objective": objective, "threat": Threat(linf, 0.1), "steps": 4}
+    compiled = Execution(precision, compiled=True)
+    expected = pgd_attack(model, x, y, execution=Execution(precision), **options)
+    found = pgd_attack(model, x, y, execution=compiled, **options)
+    again = pgd_attack(model, x, y, execution=compiled, **options)
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-2, atol=1e-5)
+    assert torch.equal(found.x, again.x)
+assert counters["stats"]["unique_graphs"] >= 2, counters  # it was compiled, once for each case
+assert counters["stats"]["unique_graphs"] <= 4, counters
 assert all(torch.equal(a, b) for a, b in zip(own, model.parameters()))
 assert vars(model).get("_compiled_call_impl") is None
 print("compiled")

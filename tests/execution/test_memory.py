@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from networks import TwoHeads, batch, two_heads
+from networks import Sizes, TwoHeads, batch, two_heads
 from networks.deep import Block, Deep
 from torch import nn
 
@@ -135,19 +135,6 @@ def test_one_example_that_does_not_fit_and_other_errors_are_raised():
     with pytest.raises(RuntimeError, match="something else"):
         pgd_attack(model, x, y, objective=on("contour", J_IND_reg), threat=Threat(linf, 0.1), execution=WHOLE)
     assert model.sizes == [4]
-
-
-class Sizes(TwoHeads):
-    """Remembers how many examples came at once."""
-
-    def __init__(self):
-        super().__init__()
-        self.load_state_dict(two_heads().state_dict())
-        self.sizes = []
-
-    def forward(self, x):
-        self.sizes.append(len(x))
-        return super().forward(x)
 
 
 def attacked(count, micro_batch=None, **options):
