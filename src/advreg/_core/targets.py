@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
@@ -96,6 +96,16 @@ def bare(tree: Any) -> Any:
     return rebuilt(tree, {key: bare(value) for key, value in held.items()})
 
 
+def marked(tree: Any, structure: Structure) -> Any:
+    """A target without marks, with those of a structure that is known: another attack need not guess it."""
+    if isinstance(structure, Nest):
+        held = children(tree) or {}
+        return rebuilt(tree, {key: marked(value, structure.entries[key]) for key, value in held.items()})
+    if structure is Kind.SHARED and not isinstance(tree, (Tensor, np.ndarray)) and children(tree) is None:
+        return tree
+    return _Said(tree, structure)
+
+
 def structure_of(tree: Any, count: int) -> Structure:
     """How a target of `count` examples belongs to them, as it was marked, or as it looks.
 
@@ -174,6 +184,33 @@ def cut(tree: Any, structure: Structure, some: Tensor | slice, count: int) -> An
     if isinstance(tree, (Tensor, np.ndarray)):
         return tree[some.to(tree.device) if isinstance(tree, Tensor) else some.cpu().numpy()]
     return type(tree)(tree[place] for place in _places(some, count).tolist())
+
+
+def following(parts: Sequence[Any], sizes: Sequence[int], structure: Numbered) -> Any:
+    """Flat rows of batches, one after another, with numbers that count on."""
+    at, before = structure.at, np.cumsum([0, *sizes[:-1]])
+    first = parts[0]
+    if isinstance(at, int):
+        tables = []
+        for part, shift in zip(parts, before.tolist(), strict=True):
+            table = part.clone() if isinstance(part, Tensor) else part.copy()
+            table[:, at] += shift
+            tables.append(table)
+        return torch.cat(tables) if isinstance(first, Tensor) else np.concatenate(tables)
+    held = {}
+    for key, value in (children(first) or {}).items():
+        entries = [part[key] for part in parts]
+        if key == at:
+            entries = [entry + shift for entry, shift in zip(entries, before.tolist(), strict=True)]
+        rows = isinstance(value, (Tensor, np.ndarray)) and all(
+            len(entry) in (len(part[at]), size)
+            for entry, part, size in zip(entries, parts, sizes, strict=True)
+        )
+        if rows:
+            held[key] = torch.cat(entries) if isinstance(value, Tensor) else np.concatenate(entries)
+        else:
+            held[key] = value
+    return rebuilt(first, held)
 
 
 def _numbered(tree: Any, at: int | str, some: Tensor | slice, count: int) -> Any:

@@ -218,16 +218,17 @@ def last_iterate(
         return torch.cat(list(network.parts.run(ended, batch)))
 
 
+@torch.inference_mode(mode=False)
 def measured(
     model: Model, batch: Batch, function: PerExample, execution: Execution | None, name: str
-) -> Tensor:
-    """A function of the outputs for a batch and its targets, `(B,)`, in parts; `name` stands in messages."""
-    with running(model, heads_read(function), batch.x, execution) as network, torch.no_grad():
+) -> tuple[Batch, Tensor]:
+    """A function of the outputs for a batch and its targets, `(B,)`; `name` stands in messages.
 
-        def values(part: Batch) -> Tensor:
-            return one_per_example(function(network.exact(part.x), part.y), len(part.x), name)
-
-        return torch.cat(list(network.parts.run(values, batch)))
+    The batch comes back with the structure of its target, as the check of an attack's assumptions found it.
+    """
+    with running(model, heads_read(function), batch.x, execution) as network:
+        found = network.examine(batch, {name: function}, resized=len(batch.x) > network.parts.size)
+        return found.batch, found.values[name]
 
 
 @dataclass(eq=False)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from advreg._core.checks import one_per_example
 from advreg._core.modules import BATCH_NORMS, modules_of
-from advreg._core.targets import Kind, Nest, Structure, alternatives, cut, structure_of
+from advreg._core.targets import Kind, Nest, Numbered, Structure, alternatives, cut, following, structure_of
 from advreg._core.trees import children, map_tensors, rebuilt, tensors
 from advreg._core.types import Model, Output, Target
 from advreg.execution._memory import Batch, Parts
@@ -23,6 +26,14 @@ MOST = 8
 """Examples, at most, whose outputs and targets are cut out of the batch and compared."""
 TRIED = 24
 """Pairs of structures of output and target, at most, that are tried."""
+
+
+class AssumptionError(ValueError):
+    """Refusal of an attack on a model, objective or target that breaks what every attack assumes.
+
+    Examples do not interact, and two passes on the same input agree; the message names the causes that fit
+    what was seen, and the remedy of each.
+    """
 
 
 class Examined(NamedTuple):
@@ -67,10 +78,14 @@ def examined(
         resized: Whether batches of another size will follow; if not, a network may serve one size alone.
 
     Raises:
-        ValueError: An assumption does not hold; the message names the causes that fit what was seen.
+        AssumptionError: An assumption does not hold; the message names the causes that fit what was seen.
     """
     batch, count = batch.settled(), len(batch.x)
-    output = _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.x))), batch)))
+
+    def outputs(of: Batch) -> Output:
+        return _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.x))), of)))
+
+    output = outputs(batch)
     values = {name: as_number(function(output, batch.y), count, name) for name, function in functions.items()}
     fitting: tuple[Structure, Structure] | None = next(
         (
@@ -81,17 +96,18 @@ def examined(
         None,
     )
     if fitting is None:
-        raise ValueError(_of_targets(batch, functions))
+        raise AssumptionError(_of_targets(batch, functions))
     batch = batch._replace(structure=fitting[1])
     last = _kept(cut(output, fitting[0], slice(count - 1, count), count))
-    _alone(model, exact, batch, functions, values, last, noisy=noisy, resized=resized)
+    copies = partial(_copies, outputs, batch, fitting[0])
+    _alone(model, exact, batch, functions, values, last, copies, noisy=noisy, resized=resized)
     return Examined(batch, values)
 
 
 def as_number(value: Any, count: int, name: str) -> Tensor:
     """One number for each example, also of what says yes or no."""
-    article = "an" if name[0] in "aeiou" else "a"
-    value = one_per_example(value, count, f"{article} {name}")
+    article = "" if name.startswith("the ") else "an " if name[0] in "aeiou" else "a "
+    value = one_per_example(value, count, f"{article}{name}")
     number: Tensor = value.float() if value.dtype == torch.bool else value
     return number
 
@@ -110,6 +126,8 @@ def _joined(outputs: Sequence[tuple[int, Output]]) -> Output:
         return first
     if all(one is Kind.ROWS for one in structures):
         return type(first)(chain(*parts))
+    if isinstance(structures[0], Numbered):
+        return following(parts, sizes, structures[0])
     below = [children(part) or {} for part in parts]
     return rebuilt(
         first,
@@ -146,6 +164,8 @@ def _fits(
         if count <= MOST
         else sorted({place * (count - 1) // (MOST - 1) for place in range(MOST)})
     )
+    halves = (t.dtype for t in (*tensors(output), *values.values()) if t.is_floating_point())
+    share = max(1e-4, *(4 * torch.finfo(dtype).eps for dtype in halves))
     for place in some:
         places = torch.tensor([place, place])  # twice, as restarts come
         for name, function in functions.items():
@@ -153,7 +173,7 @@ def _fits(
                 value = function(cut(output, theirs, places, count), cut(batch.y, own, places, count))
             except Exception:  # noqa: BLE001 - a wrong cut may raise anything
                 return False
-            if not _near(value, values[name][[place, place]], values[name], 1e-4):
+            if not _near(value, values[name][[place, place]], values[name], share):
                 return False
     return True
 
@@ -175,6 +195,7 @@ def _alone(
     functions: Mapping[str, Function],
     values: Mapping[str, Tensor],
     last: Output,
+    copies: Callable[[], tuple[Output, Output]],
     *,
     noisy: bool,
     resized: bool,
@@ -192,27 +213,26 @@ def _alone(
         if not resized and _serves_its_size(exact, batch, functions, values):
             return
         written = _names(modules, differing(before, marks(modules)))
-        raise ValueError(_of_failure(error, count, written)) from error
+        raise AssumptionError(_of_failure(error, count, written)) from error
     wanted = {name: value[count - 1 :] for name, value in values.items()}
     written = _names(modules, differing(before, marks(modules)))
-    tolerance = (
-        3
-        * max((torch.finfo(t.dtype).eps for t in tensors(last) if t.is_floating_point()), default=0.0) ** 0.5
-    )
+    tolerance = _tolerance(last)
     repeats = all(
         _near(each[name], found[0][name], values[name], tolerance) for each in found for name in wanted
     )
     if not repeats and not _alike(outputs[0], outputs[1], tolerance):
-        raise ValueError(_of_noise(modules, written))
+        raise AssumptionError(_of_noise(modules, written))
     agrees = all(_near(found[0][name], wanted[name], values[name], tolerance) for name in wanted)
-    if not noisy and not agrees and not _alike(outputs[0], last, tolerance):
+    if noisy or agrees or _alike(outputs[0], last, tolerance):
+        return
+    if not _rounds(outputs[0], last, copies, tolerance):
         name = next(
             name for name in wanted if not _near(found[0][name], wanted[name], values[name], tolerance)
         )
         shown = (
             f"the {name} of example {count - 1} is {_shown(found[0][name])} alone and {_shown(wanted[name])} "
         )
-        raise ValueError(_of_interaction(shown + f"in its batch of {count}", modules, written))
+        raise AssumptionError(_of_interaction(shown + f"in its batch of {count}", modules, written))
 
 
 def _serves_its_size(
@@ -231,17 +251,78 @@ def _serves_its_size(
         return False
 
 
+def _copies(outputs: Callable[[Batch], Output], batch: Batch, structure: Structure) -> tuple[Output, Output]:
+    """The last example's output in a batch of copies of it, as large as its own: the first and the last."""
+    count = len(batch.x)
+    output = outputs(batch.take(torch.full((count,), count - 1)))
+    first, own = (cut(output, structure, slice(at, at + 1), count) for at in (0, count - 1))
+    return first, own
+
+
+def _rounds(
+    alone: Output, last: Output, copies: Callable[[], tuple[Output, Output]], tolerance: float
+) -> bool:
+    """Whether an output that differs alone and in its batch does so by the rounding of another batch size.
+
+    Then it is the same among copies of its example, in their batch of the same size, whatever place it takes;
+    and alone it differs by little on average. A network may compute in less precision than it shows, and
+    rounding may turn single decisions over.
+    """
+    try:
+        first, own = copies()
+    except Exception:  # noqa: BLE001 - the interaction is told in any case
+        return False
+    return _alike(own, last, tolerance) and _alike(first, last, tolerance) and _close(alone, last)
+
+
+def _tolerance(output: Output) -> float:
+    """What rounding may show of an output, relative to its largest entries: three root epsilons."""
+    floating = [tensor.dtype for tensor in tensors(output) if tensor.is_floating_point()]
+    # a network that returns float64 may compute in float32
+    return 3 * math.sqrt(max(torch.finfo(dtype).eps for dtype in [torch.float32, *floating]))
+
+
 def _alike(one: Output, other: Output, share: float) -> bool:
     """Whether two outputs agree up to rounding, relative to their largest entries."""
-    pairs = list(zip(tensors(one), tensors(other), strict=False))
-    for a, b in pairs:
-        if a.shape != b.shape:
-            return False
-        if a.is_floating_point() and a.numel():
-            scale = float(b.detach().abs().nan_to_num(0.0, 0.0, 0.0).max())
-            if not torch.allclose(a.double(), b.double(), rtol=0.0, atol=share * scale, equal_nan=True):
-                return False
-    return True
+    pairs = _compared(one, other)
+    return pairs is not None and all(float((a - b).abs().max()) <= share * scale for a, b, scale in pairs)
+
+
+def _close(one: Output, other: Output) -> bool:
+    """Whether two outputs agree on average, to a twentieth of their size."""
+    pairs = _compared(one, other)
+    return pairs is not None and all(
+        float((a - b).abs().mean()) <= 0.05 * float(b.abs().mean()) for a, b, _ in pairs
+    )
+
+
+def _compared(one: Output, other: Output) -> list[tuple[Tensor, Tensor, float]] | None:
+    """The numbers of two outputs in pairs, and the largest of the second; None if they cannot be compared.
+
+    Where both are infinite or NaN alike, they count as zero.
+    """
+    mine, theirs = _numbers(one), _numbers(other)
+    if not mine or [tensor.shape for tensor in mine] != [tensor.shape for tensor in theirs]:
+        return None
+    pairs = []
+    for a, b in zip(mine, theirs, strict=True):
+        same = (a == b) | (a.isnan() & b.isnan())
+        if not bool((same | (a.isfinite() & b.isfinite())).all()):
+            return None
+        if a.numel():
+            left, right = (torch.where(b.isfinite(), each, 0.0) for each in (a, b))
+            pairs.append((left, right, float(right.abs().max())))
+    return pairs
+
+
+def _numbers(tree: Any) -> list[Tensor]:
+    """All that an output holds of numbers, tensors, arrays and plain ones, in float64."""
+    if isinstance(tree, Tensor):
+        return [(torch.view_as_real(tree.resolve_conj()) if tree.is_complex() else tree).detach().double()]
+    if isinstance(tree, (np.ndarray, float, int)):
+        kind = getattr(tree, "dtype", np.dtype(float)).kind
+        return [torch.as_tensor(np.asarray(tree)).double()] if kind in "biuf" else []
+    return [number for value in (children(tree) or {}).values() for number in _numbers(value)]
 
 
 def _kept(output: Output) -> Output:
@@ -319,9 +400,9 @@ def _of_targets(batch: Batch, functions: Mapping[str, Function]) -> str:
     return (
         f"the {' and '.join(functions)} of an example must not depend on the rest of its batch, but an "
         "example that is cut out, output and target, gives another value than in its batch of "
-        f"{len(batch.x)}. It can be a part of the target that belongs to the examples otherwise than it looks "
-        f"({described}): mark what is the same for all, advreg.objectives.shared(value), or what belongs to "
-        "each, per_example(value), or flat rows with an image number, per_example(rows, number=0). Or a "
+        f"{len(batch.x)}. It can be a part of the target that belongs to the examples otherwise than it "
+        f"looks ({described}): mark what is the same for all, advreg.objectives.shared(value), or what belongs "
+        "to each, per_example(value), or flat rows with an image number, per_example(rows, number=0). Or a "
         "function that holds tensors of the whole batch (put them into the target, which is cut) or averages "
         "over the batch (return one value for each example, reduction='none')"
     )

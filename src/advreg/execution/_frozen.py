@@ -57,20 +57,28 @@ def frozen(model: Model) -> Iterator[None]:
     with _locked(modules):
         _refuse_batch_statistics(modules)
         state, chance = State(modules), _random_states()
+
+        def put_back() -> None:
+            state.restore()
+            if _in_main_thread() and _differ(chance, _random_states()):
+                _set_random_states(chance)
+
         try:
-            state.freeze()
-            yield
-            if _in_main_thread() and _differ(chance, _random_states()):
-                warnings.warn(
-                    "the model or the objective drew random numbers, so its outputs are not a function of "
-                    "its inputs and results cannot be repeated: call model.eval() to turn dropout off; a "
-                    "network that is random by design needs its expectation attacked, over several draws",
-                    stacklevel=3,
-                )
-        finally:
-            in_full(state.restore)
-            if _in_main_thread() and _differ(chance, _random_states()):
-                in_full(lambda: _set_random_states(chance))
+            try:
+                state.freeze()
+                yield
+                if _in_main_thread() and _differ(chance, _random_states()):
+                    warnings.warn(
+                        "the model or the objective drew random numbers, so its outputs are not a function "
+                        "of its inputs and results cannot be repeated: call model.eval() to turn dropout "
+                        "off; a network that is random by design needs its expectation attacked, over "
+                        "several draws",
+                        stacklevel=3,
+                    )
+            finally:
+                in_full(put_back)
+        finally:  # where an interrupt came between two lines of the clean-up
+            in_full(put_back)
 
 
 @contextmanager
@@ -82,15 +90,19 @@ def evaluating(model: Model) -> Iterator[None]:
     tops = roots(modules_of(model))
     own = [top.training for top in tops]
     modes = [(module, module.training) for top in tops for module in top.modules()]
+
+    def put_back() -> None:
+        for top, training in zip(tops, own, strict=True):
+            top.train(training)
+        for module, training in modes:
+            module.training = training
+
     try:
         for top in tops:
             top.eval()
         yield
     finally:
-        for top, training in zip(tops, own, strict=True):
-            top.train(training)
-        for module, training in modes:
-            module.training = training
+        in_full(put_back)
 
 
 @contextmanager
@@ -120,10 +132,13 @@ def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -
             setattr(module, name, tensor)
 
     try:
-        for module, name, tensor in own:
-            setattr(module, name, other(tensor))
-        yield
-    finally:
+        try:
+            for module, name, tensor in own:
+                setattr(module, name, other(tensor))
+            yield
+        finally:
+            in_full(give_back)
+    finally:  # as in `frozen`
         in_full(give_back)
 
 
@@ -133,13 +148,11 @@ _LOCKING = RLock()
 
 @contextmanager
 def _locked(modules: list[nn.Module]) -> Iterator[None]:
-    """Let one thread at a time run a model."""
+    """Let one thread at a time run a model, or a part of it."""
     with ExitStack() as stack:
-        for top in sorted(
-            roots(modules), key=id
-        ):  # in one order, so that two threads never wait for each other
+        for module in sorted(modules, key=id):  # in one order, so that two threads never wait for each other
             with _LOCKING:
-                lock = _LOCKS.setdefault(top, RLock())
+                lock = _LOCKS.setdefault(module, RLock())
             stack.enter_context(lock)
         yield
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from advreg._core.targets import Structure, bare, cut, structure_of
+from advreg._core.targets import Structure, bare, cut, marked, structure_of
 from advreg._core.types import Model, Target
 from advreg.threats import Threat
 
@@ -44,6 +44,12 @@ class Batch(NamedTuple):
         if self.structure is not None:
             return self
         return self._replace(y=bare(self.y), structure=structure_of(self.y, len(self.x)))
+
+    def marked(self) -> Target:
+        """The target with the marks of its structure, for an attack of its own."""
+        whole = self.settled()
+        assert whole.structure is not None
+        return marked(whole.y, whole.structure)
 
     def take(self, some: Tensor | slice) -> Batch:
         """Some of the examples: a range, flags `(B,)`, or places, which may come several times."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,16 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+DEEP = 4
+"""How many containers or objects inside one another are looked through."""
+
 
 class Containers:
-    """The attributes of modules, and what lists, sets and dictionaries among them hold."""
+    """The attributes of modules, and what lists, sets, dictionaries and plain objects among them hold.
+
+    Plain objects, such as an observer that counts, are of classes that neither torch nor Python's own library
+    defines.
+    """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         attributes = [vars(module) for module in modules]
-        inner = [
-            value for own in attributes for value in own.values() if isinstance(value, (dict, list, set))
-        ]
-        self._held = [(container, container.copy()) for container in (*attributes, *inner)]
+        found: dict[int, Any] = {id(own): own for own in attributes}
+        layer: list[Any] = [value for own in attributes for value in own.values()]
+        for _ in range(DEEP):
+            inner = {id(one): one for one in map(_container, layer) if one is not None}
+            new = [one for key, one in inner.items() if key not in found]
+            found |= inner
+            layer = [value for one in new for value in (one.values() if isinstance(one, dict) else one)]
+        self._held = [(container, container.copy()) for container in found.values()]
 
     def entries(self) -> Iterator[Any]:
         """All that they hold."""
@@ -30,7 +43,7 @@ class Containers:
         for container, held in self._held:
             if _identities(container) != _identities(held):
                 container.clear()
-                (container.extend if isinstance(container, list) else container.update)(held)
+                (container.extend if isinstance(container, (list, deque)) else container.update)(held)
 
 
 class State:
@@ -70,6 +83,9 @@ class State:
                     tensor.data.copy_(value)  # unseen by autograd, which may hold it for a pass to come
 
 
+_FOREIGN = {"torch", "numpy", "lightning", "pytorch_lightning", *sys.stdlib_module_names} - {"__main__"}
+
+
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
     """Put back the attributes of all modules of a model, and what their lists, sets and dictionaries hold.
@@ -98,6 +114,17 @@ def in_full(restore: Callable[[], None]) -> None:
 
 def _is_written(value: Any) -> bool:
     return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+
+
+def _container(value: Any) -> dict[Any, Any] | list[Any] | set[Any] | deque[Any] | None:
+    """What a value holds, as a container that can be filled again."""
+    if isinstance(value, (dict, list, set, deque)):
+        return value
+    own = type(value)
+    if isinstance(value, (nn.Module, Tensor, type)) or not isinstance(getattr(value, "__dict__", None), dict):
+        return None
+    plain = own.__module__.partition(".")[0] not in _FOREIGN and not callable(getattr(own, "__get__", None))
+    return vars(value) if plain else None
 
 
 def _identities(container: Any) -> list[Any]:
