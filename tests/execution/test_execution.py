@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from networks import batch, two_heads
+from networks.cuttable import SkipNet, cost
 from networks.deep import Block, Deep
 from torch import nn
 
@@ -22,6 +23,7 @@ from advreg import (
     ood_attack,
     pgd_attack,
 )
+from advreg.execution import running
 from advreg.rules import Adaptive
 
 OPTIONS = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 4}
@@ -166,3 +168,38 @@ def test_a_mode_of_compilation_is_handed_on(monkeypatch):
     for compiled in (False, True, "reduce-overhead"):
         pgd_attack(two_heads(), x, y, execution=Execution(compiled=compiled), **OPTIONS)
     assert modes == [None, "reduce-overhead"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_running_gives_the_part_that_is_read_exactly_and_quickly(precision):
+    model, (x, _) = SkipNet(), (torch.rand(3, 1, 8, 8), None)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        whole = model(x)
+    with running(model, ["points"], x, Execution(precision, micro_batch=2)) as network:
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        assert network.rounds == (precision != "float32")
+        assert network.parts.size == 2
+        assert cost(network.exact, x) < cost(model, x)
+        exact = network.exact(x)["points"]
+        with network.quick() as quick:
+            rough = quick(x)["points"]
+        assert torch.equal(network.exact(x)["points"], exact)
+    assert torch.equal(exact, whole["points"])
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, rtol=0, atol=0.05 * exact.abs().max().item())
+    assert torch.equal(rough, exact) == (precision == "float32")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_without_an_execution_it_runs_as_by_default():
+    model, x = SkipNet(), torch.rand(3, 1, 8, 8)
+    with running(model, None, x) as network:
+        assert network.exact is model
+        assert not network.rounds
+        assert network.parts.size == Execution().parts(x).size == 6144
+        with network.quick() as quick:
+            assert quick is model
+    with running(model, ["points"], x, Execution(prune=False)) as network:
+        assert network.exact is model

@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from networks import Sizes, TwoHeads, batch, two_heads
 from networks.deep import Block, Deep
 from torch import nn
@@ -20,6 +22,7 @@ from advreg import (
     on,
     pgd_attack,
 )
+from advreg.execution import Batch, Parts, room
 from advreg.execution._memory import checkpointed
 from advreg.objectives import Within
 
@@ -178,3 +181,85 @@ def test_by_default_400_000_numbers_run_at_once():
 def test_a_micro_batch_holds_at_least_one_example():
     with pytest.raises(ValueError, match="micro_batch must be 1 or more, or None; got 0"):
         attacked(2, micro_batch=0)
+
+
+# Batches and parts
+
+
+def examples(count):
+    g = torch.Generator().manual_seed(0)
+    x, start = torch.rand(2, count, 3, generator=g)
+    y = {"mask": torch.rand(count, 2, generator=g), "names": ("L4/L5",), "scale": torch.tensor(2.0)}
+    bounds = torch.zeros_like(x), torch.ones_like(x)
+    return Batch(x, y, Threat(linf, torch.linspace(0.1, 0.3, count), bounds=bounds), start)
+
+
+def assert_same(one, other):
+    assert torch.equal(one.x, other.x)
+    assert torch.equal(one.start, other.start)
+    assert torch.equal(one.y["mask"], other.y["mask"])
+    assert torch.equal(one.threat.radius, other.threat.radius)
+    assert all(torch.equal(a, b) for a, b in zip(one.threat.bounds, other.threat.bounds, strict=True))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=9))
+def test_examples_are_taken_with_all_that_is_theirs(places):
+    whole = examples(5)
+    some = whole.take(torch.tensor(places))
+    for number, place in enumerate(places):
+        assert_same(some.take(slice(number, number + 1)), whole.take(slice(place, place + 1)))
+    assert some.y["names"] == ("L4/L5",)
+    assert some.y["scale"].ndim == 0
+
+
+@given(st.lists(st.booleans(), min_size=5, max_size=5))
+def test_flags_and_places_take_the_same(flags):
+    whole, flags = examples(5), torch.tensor(flags)
+    assert_same(whole.take(flags), whole.take(flags.nonzero().flatten()))
+
+
+def test_a_batch_is_repeated_one_after_another():
+    whole = examples(3)
+    assert whole.repeat(1) is whole
+    thrice = whole.repeat(3)
+    for number in range(3):
+        assert_same(thrice.take(slice(3 * number, 3 * number + 3)), whole)
+    assert Batch(whole.x, None, Threat(linf, 0.1)).repeat(2).start is None
+
+
+@given(st.integers(1, 12), st.integers(1, 14))
+def test_parts_cover_a_batch_in_order_and_are_as_equal_as_can_be(count, size):
+    whole, parts = examples(count), Parts(size)
+    found = list(parts.run(lambda part: part, whole))
+    assert torch.equal(torch.cat([part.x for part in found]), whole.x)
+    sizes = [len(part.x) for part in found]
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == -(-count // size)
+    assert parts.size == size
+
+
+@given(st.integers(1, 12), st.integers(1, 14), st.integers(1, 12))
+@pytest.mark.filterwarnings("ignore:out of memory")
+def test_where_memory_runs_out_nothing_is_lost_and_nothing_done_twice(count, size, room):
+    tried = []
+
+    def function(part):
+        tried.append(len(part.x))
+        if len(part.x) > room:
+            raise torch.OutOfMemoryError("full")
+        return part.x
+
+    whole, parts = examples(count), Parts(size)
+    assert torch.equal(torch.cat(list(parts.run(function, whole))), whole.x)
+    assert sum(number for number in tried if number <= room) == count
+    assert parts.size <= max(size, 1)
+    assert len([number for number in tried if number > room]) <= 4  # each failure halves
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"), [((1, 128, 128), 24), ((3, 128, 128), 8), ((9999999,), 1), ((), 393216)]
+)
+def test_room_is_a_number_of_numbers(shape, most):
+    assert room(torch.empty(2, *shape, device="cpu")) == most
+    assert room(torch.empty(2, *shape, device="meta")) == max(1, 2**22 // max(1, torch.Size(shape).numel()))

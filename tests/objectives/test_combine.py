@@ -123,3 +123,13 @@ def test_normalised_stands_outermost():
         negate(normalised((1.0, MASK)))
     with pytest.raises(ValueError, match="on takes"):
         on("mask", normalised((1.0, J_IND_seg)))
+
+
+def test_a_head_without_a_name_is_the_output_itself():
+    assert on("", J_IND_reg) is J_IND_reg
+    combined = negate(J_IND_reg)
+    assert on("", combined) is combined
+    assert heads_read(on("", J_IND_reg)) is None
+    both = normalised((1.0, MASK))
+    with pytest.raises(ValueError, match="on takes"):
+        on("", both)
