@@ -12,6 +12,7 @@ single discs to other maxima.
 
 import argparse
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,24 @@ from speed_table import setting
 from torch import Tensor, nn
 from trained import Heads, Study, measured
 
-from advreg import Adamax, J_IND_reg, J_IND_seg, Threat, linf, on, pgd_attack
-from advreg._core.files import written_whole
-from lumbar_disk.unet import Block, Merge, UNet, Up
+from advreg import Adamax, Execution, J_IND_reg, J_IND_seg, Threat, linf, on, pgd_attack
+from advreg.evaluation import written_whole
+from lumbar_disk.network import Block, Merge, UNet, Up
 
 HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
 METRICS = {"mask": "dice", "contour": "point_error"}
 PLAIN = "whole network, float32, one batch"
-WAYS: dict[str, dict[str, Any]] = {
-    PLAIN: {"prune": False, "pack": False},
-    "pruned, as the network declares": {},
-    "pruned, as found in its forward": {"undeclared": True},
-    "in parts of 7": {"micro_batch": 7},
-    "checkpoints": {"checkpoint": (Block, Merge, Up)},
-    "channels-last": {"channels_last": True},
-    "torch.compile": {"compiled": True},
-    "bfloat16": {"precision": "bfloat16"},
-    "float16": {"precision": "float16"},
+FOUND = "pruned, as found in its forward"
+WAYS = {
+    PLAIN: Execution(prune=False),
+    "pruned, as the network declares": Execution(),
+    FOUND: Execution(),
+    "in parts of 7": Execution(micro_batch=7),
+    "checkpoints": Execution(checkpoint=(Block, Merge, Up)),
+    "channels-last": Execution(channels_last=True),
+    "torch.compile": Execution(compiled=True),
+    "bfloat16": Execution("bfloat16"),
+    "float16": Execution("float16"),
 }
 
 
@@ -48,12 +50,14 @@ class Undeclared(UNet):
 
 
 def attacked(
-    nets: tuple[nn.Module, nn.Module], x: Tensor, y: Heads, head: str, way: dict[str, Any], **options: Any
+    nets: tuple[nn.Module, nn.Module], x: Tensor, y: Heads, head: str, way: str, **options: Any
 ) -> dict[str, Any]:
     """The objective's values and gains, and the study's metric, of one way."""
-    way = {"micro_batch": len(x)} | way
-    net = nets[way.pop("undeclared", False)]
-    found = pgd_attack(net, x, y, objective=HEADS[head], **options, **way)
+    execution = WAYS[way]
+    if execution.micro_batch is None:
+        execution = replace(execution, micro_batch=len(x))
+    net = nets[way == FOUND]
+    found = pgd_attack(net, x, y, objective=HEADS[head], execution=execution, **options)
     values = measured(net, found.x, y, head)[METRICS[head]]
     return {"value": found.value, "gain": found.gain, "metric": sum(values) / len(values)}
 
@@ -71,8 +75,8 @@ def rows(study: Study, options: argparse.Namespace) -> list[dict[str, Any]]:
                     attacked, (net, undeclared), x, y, head, threat=threat, rule=rule, steps=options.steps
                 )
                 plain = None
-                for name, way in WAYS.items():
-                    found = run(way)
+                for name in WAYS:
+                    found = run(name)
                     plain = plain or found
                     gain = plain["gain"].mean()
                     row = {

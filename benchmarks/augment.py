@@ -11,7 +11,7 @@ in pixels, against our exact evaluation in float64, which the tests compare with
   method, written anew), `grid_sample`.
 - kornia: `get_tps_transform`, `warp_image_tps`, in float32.
 - scikit-image: `ThinPlateSplineTransform.from_estimate`, `warp`, one sample after the other.
-- polygons: `advreg.rasterise` against `skimage.draw.polygon2mask` one after the other.
+- polygons: `advreg.metrics.rasterise` against `skimage.draw.polygon2mask` one after the other.
 
     python benchmarks/augment.py [--data ../shared/data/spider] [--batch 16] [--samples 32] [--rounds 7]
 """
@@ -31,11 +31,8 @@ from torch.nn import functional
 
 from advreg import __version__
 from advreg.metrics import rasterise
-from lumbar_disk import phantom, spider
-from lumbar_disk.augment import Stream
-from lumbar_disk.discs import crops
-from lumbar_disk.shapes import ShapeModel
-from lumbar_disk.warps import border_anchors, fit, warp
+from lumbar_disk.data import crops, phantoms, read_spider
+from lumbar_disk.virtual import ShapeModel, Stream, border_anchors, fit_splines, warp
 
 SIZE = (128, 128)
 PIXELS = torch.stack(torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="xy"), -1).double()
@@ -80,9 +77,9 @@ def direct(kernel):
 
 def ours(kernel, *, exact):
     def sample(images, virtual, real):
-        return warp(images, fit(virtual, real, kernel=kernel), exact=exact)
+        return warp(images, fit_splines(virtual, real, kernel=kernel), exact=exact)
 
-    return sample, lambda virtual, real: fit(virtual, real, kernel=kernel).grid(SIZE, exact=exact)
+    return sample, lambda virtual, real: fit_splines(virtual, real, kernel=kernel).grid(SIZE, exact=exact)
 
 
 def kornia():
@@ -137,7 +134,7 @@ def scikit_image():
 
 def samples(options):
     """Images, virtual shapes and real shapes: SSM-P10 of the data, and images drawn at random."""
-    slices = spider.read(options.data) if options.data else phantom.patients(30, seed=0)
+    slices = read_spider(options.data) if options.data else phantoms(30, seed=0)
     discs = crops(slices)
     stream = Stream(discs, ShapeModel.fit(discs.contours, 10))
     drawn = stream.at(torch.arange(options.samples))
@@ -220,13 +217,17 @@ def polygons(options):
     """The comparison of rasterisers."""
     contours = samples(options)[3][: options.samples]
     draw = installed("skimage.draw")
-    methods = {"advreg.rasterise": lambda part: rasterise(part, SIZE)}
+    methods = {"advreg rasterise": lambda part: rasterise(part, SIZE)}
     if draw is not None:
         methods["scikit-image polygon2mask"] = lambda part: [
             draw.polygon2mask(SIZE, contour.flip(-1).numpy()) for contour in part
         ]
     table = compare(methods, (contours,), options)
-    yield "polygons", [*rows(table, "advreg.rasterise", {})], [] if draw else ["scikit-image polygon2mask"]
+    yield (
+        "polygons",
+        [*rows(table, "advreg rasterise", {})],
+        [] if draw else ["scikit-image polygon2mask"],
+    )
 
 
 def markdown(title, table, missing):

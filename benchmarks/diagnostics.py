@@ -1,8 +1,8 @@
 """Which checks of `advreg.diagnose` flag which models: honest ones of several kinds, and broken defences.
 
 The models are those of the tests (tests/networks/defences.py), trained anew for each seed, which also decides
-the data and all random numbers of the diagnosis. Each gets a model to transfer from: the same network without the
-defence, for an honest one the network of another seed.
+the data and all random numbers of the diagnosis. Each gets a model to transfer from: the same network without
+the defence, for an honest one the network of another seed.
 
     python benchmarks/diagnostics.py [--seeds 10] [--first 40] [--steps 50] [--queries 500]
 """
@@ -12,17 +12,16 @@ import json
 import platform
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
 
 from advreg import __version__, diagnose
-from advreg.diagnosis._attack_checks import CHECKS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from networks.defences import BROKEN, HONEST, MILD, two_heads
 
-NAMES = [check.__name__ for check in CHECKS]
 KINDS = {"honest": HONEST, "broken": BROKEN, "partly broken": MILD}
 
 
@@ -65,18 +64,20 @@ def main():
     rows, honest, times, passes = [], [], [], []
     for kind, models in KINDS.items():
         for name, make in models.items():
-            flags = dict.fromkeys(NAMES, 0)
+            flags = Counter()
             caught = 0
             for seed in range(options.first, options.first + options.seeds):
                 found, seconds = examined(kind, make, seed, options)
                 times.append(seconds)
                 passes.append(found.setting["forward passes"])
                 caught += not found.passed
-                for flagged in found.flagged:
-                    flags[flagged] += 1
+                flags.update(found.flagged)
                 if kind == "honest":
                     honest.append(found)
-            rows.append({"kind": kind, "model": name, "flagged": caught, **flags})
+            names = [check.name for check in found.checks]
+            rows.append(
+                {"kind": kind, "model": name, "flagged": caught} | {each: flags[each] for each in names}
+            )
             print(rows[-1], flush=True)
 
     nearest = {
@@ -101,11 +102,11 @@ def main():
         "",
         f"How many of {options.seeds} seeds are flagged, by any check and by each:",
         "",
-        f"| kind | model | any | {' | '.join(NAMES)} |",
-        "|---" * (len(NAMES) + 3) + "|",
+        f"| kind | model | any | {' | '.join(names)} |",
+        "|---" * (len(names) + 3) + "|",
     ]
     for row in rows:
-        cells = [row[name] or "." for name in ("flagged", *NAMES)]
+        cells = [row[name] or "." for name in ("flagged", *names)]
         lines.append(f"| {row['kind']} | {row['model']} | {' | '.join(map(str, cells))} |")
     lines += [
         "",

@@ -31,7 +31,7 @@ from advreg import (
     pgd_attack,
     soft_dice,
 )
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet
 
 RADIUS = {"linf": 0.03, "l2": 2.0}
 HEADS = {"contour": on("contour", J_IND_reg), "mask": on("mask", J_IND_seg)}

@@ -14,26 +14,28 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from speed_table import chosen, folder, publish, save, setting, units
 from speed_work import HEADS, by_hand, data, network, ours
 
-from lumbar_disk.unet import Block, Merge, UNet, Up
+from advreg import Execution
+from lumbar_disk.network import Block, Merge, UNet, Up
 
 BY_HAND = "by hand, trainable parameters"
 CONTESTANTS = {
     BY_HAND: lambda *case: by_hand(*case, trainable=True),
     "by hand, frozen parameters": by_hand,
-    "advreg, prune=False": lambda *case: ours(*case, prune=False),
+    "advreg, prune=False": partial(ours, execution=Execution(prune=False)),
     "advreg": ours,
-    "advreg, bfloat16": lambda *case: ours(*case, precision="bfloat16"),
-    "advreg, micro_batch=64": lambda *case: ours(*case, micro_batch=64),
-    "advreg, micro_batch=64, checkpoint": lambda *case: ours(
-        *case, micro_batch=64, checkpoint=(Block, Merge, Up)
+    "advreg, bfloat16": partial(ours, execution=Execution("bfloat16")),
+    "advreg, micro_batch=64": partial(ours, execution=Execution(micro_batch=64)),
+    "advreg, micro_batch=64, checkpoint": partial(
+        ours, execution=Execution(micro_batch=64, checkpoint=(Block, Merge, Up))
     ),
-    "advreg, micro_batch=16": lambda *case: ours(*case, micro_batch=16),
-    "advreg, micro_batch=8, bfloat16": lambda *case: ours(*case, micro_batch=8, precision="bfloat16"),
+    "advreg, micro_batch=16": partial(ours, execution=Execution(micro_batch=16)),
+    "advreg, micro_batch=8, bfloat16": partial(ours, execution=Execution("bfloat16", micro_batch=8)),
 }
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
 

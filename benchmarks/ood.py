@@ -31,11 +31,11 @@ from advreg import (
     weighted,
 )
 from advreg.objectives import Within
-from lumbar_disk import models, ood_images, ood_study, phantom, train
-from lumbar_disk.augment import Stream
-from lumbar_disk.discs import crops
-from lumbar_disk.shapes import ShapeModel
-from lumbar_disk.unet import UNet
+from lumbar_disk import network, ood
+from lumbar_disk.data import crops, phantoms
+from lumbar_disk.network import UNet
+from lumbar_disk.study import CLEAN
+from lumbar_disk.virtual import ShapeModel, Stream
 
 OBJECTIVE = weighted((0.01, on("contour", J_OOD_reg)), (1.0, on("mask", J_OOD_seg)))
 RADIUS, ALPHA = 40.0, 0.01
@@ -101,16 +101,16 @@ def interleaved(runs, rounds):
 
 def trained():
     """A narrow network that finds synthetic discs."""
-    discs = crops(phantom.patients(8, seed=1), size=64)
+    discs = crops(phantoms(8, seed=1), size=64)
     stream = Stream(discs, ShapeModel.fit(discs.contours, 10), seed=0)
 
     def batch(step):
         samples = stream.at(torch.arange(32 * step, 32 * step + 32))
         return samples.images, samples.target(), samples.index
 
-    net = models.network(8, 64, seed=0)
-    train.fit(net, batch, lambda _: models.CLEAN, steps=200, decay=1 / 3, progress=True)
-    return net, crops(phantom.patients(6, seed=2), size=64).images
+    net = network.untrained(8, 64, seed=0)
+    network.fit(net, batch, lambda _: CLEAN, steps=200, decay=1 / 3, progress=True)
+    return net, crops(phantoms(6, seed=2), size=64).images
 
 
 def main():
@@ -139,10 +139,10 @@ def main():
     )
 
     net, discs = trained()
-    noise = ood_images.partners(ood_images.made(len(discs), 64, 0), len(discs))["uniform"]
+    noise = ood.partners(ood.made_images(len(discs), 64, 0), len(discs))["uniform"]
     match = {
         "contour": Within(on("contour", point_error), high=0.5),
-        "mask": Within(on("mask", ood_study.masks_agree), low=0.95),
+        "mask": Within(on("mask", ood.masks_agree), low=0.95),
     }
 
     def attack(conditions):
@@ -150,7 +150,7 @@ def main():
             net,
             discs,
             noise,
-            objective=ood_study.JOINT,
+            objective=ood.JOINT,
             threat=Threat(l2, 20.0),
             rule=Adamax(ALPHA, relative=False),
             steps=400,

@@ -33,10 +33,9 @@ from speed_work import BY_HAND, HEADS, LOSS, RADIUS, Clock, Undeclared, by_hand,
 from training import OBJECTIVES, naive
 from training import RADIUS as TRAINING_RADIUS
 
-from advreg import Keys, Threat, linf
+from advreg import Execution, Keys, Threat, linf
 from advreg.training import L_adv_rs
-from lumbar_disk.train import loss
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet, loss
 
 SIZES = ((1, 64), (4, 64), (16, 64), (64, 64), (256, 64), (4, 128), (4, 256), (4, 512))
 """Batches and sides of the image, for the scaling."""
@@ -63,13 +62,12 @@ def contestants(model, undeclared, x, y, head: str) -> dict[str, Callable[[int],
     run = partial(ours, x=x, y=y, head=head)
     made = {
         BY_HAND: partial(by_hand, model, x, y, head),
-        "advreg, prune=False": lambda steps: run(model, steps=steps, prune=False),
+        "advreg, prune=False": lambda steps: run(model, steps=steps, execution=Execution(prune=False)),
         "advreg": lambda steps: run(model, steps=steps),
-        "advreg, pack=False": lambda steps: run(model, steps=steps, pack=False),
         "advreg, no heads= declared": lambda steps: run(undeclared, steps=steps),
     }
     if units():
-        made["advreg, bfloat16"] = lambda steps: run(model, steps=steps, precision="bfloat16")
+        made["advreg, bfloat16"] = lambda steps: run(model, steps=steps, execution=Execution("bfloat16"))
     for name, peer in theirs(head).items():
         made[name] = lambda steps, peer=peer: peer.attack(model, x, y, RADIUS, steps, seed=0)
     return made
@@ -131,7 +129,7 @@ def section_scaling(options: argparse.Namespace) -> dict:
                 torch.set_num_threads(threads)
                 for precision in PRECISIONS:
                     for head in HEADS:
-                        run = partial(ours, model, x, y, head, precision=precision)
+                        run = partial(ours, model, x, y, head, execution=Execution(precision))
                         guess = clock.timed(partial(run, steps=2), 2)["step"]
                         steps = 1 + min(max(round(options.seconds / guess), 2), 50)
                         step = clock.timed(partial(run, steps=steps), steps)["step"]
@@ -160,7 +158,8 @@ def section_training(options: argparse.Namespace) -> dict:
 
     def step(steps: int, precision: str) -> tuple[float, list[torch.Tensor]]:
         model.zero_grad()
-        total, _ = L_adv_rs(loss, **OBJECTIVES, steps=steps, precision=precision)(model, x, y, seed=0)
+        execution = Execution(precision)
+        total, _ = L_adv_rs(loss, **OBJECTIVES, steps=steps, execution=execution)(model, x, y, seed=0)
         total.backward()
         return total.item(), [parameter.grad.clone() for parameter in model.parameters()]
 

@@ -29,9 +29,8 @@ SCALING = """\
 Milliseconds of a step of `pgd_attack` on the network at width {width} (the paper's is 64), by batch x side of
 the image in pixels."""
 WAYS = """\
-A step at batch {batch}: the time of five steps less that of one, over four. Attacks as short as these lay out
-kernels at each call. Of the rows about one image, each second is over the one before. "first call" has what
-a way needs once: tracing, compiling."""
+A step at batch {batch}: the time of five steps less that of one, over four. Of the rows about one image, each
+second is over the one before. "first call" has what a way needs once: tracing, compiling."""
 LEGEND = "bars: a step (median, quartiles); diamonds: the whole attack of {} steps"
 
 

@@ -9,24 +9,24 @@ import torch
 from speed_table import spread, units
 from speed_work import BY_HAND, HEADS, by_hand, data, in_turn, network, ours
 
-from advreg import Adamax, Steepest, Threat, linf, pgd_attack
-from lumbar_disk.unet import Block, Merge, UNet, Up
+from advreg import Adamax, Execution, Steepest, Threat, linf, pgd_attack
+from lumbar_disk.network import Block, Merge, UNet, Up
 
 STEPS = 4  # timed: attacks of one and of five steps, so that what is done once drops out
 WAYS = {
-    "whole network": {"prune": False},
-    "pruned": {},
-    "in parts of 8": {"micro_batch": 8},
-    "in parts of 4": {"micro_batch": 4},
-    "checkpoints": {"checkpoint": (Block, Merge, Up)},
-    "channels-last": {"channels_last": True},
-    "torch.compile": {"compiled": True},
+    "whole network": Execution(prune=False),
+    "pruned": Execution(),
+    "in parts of 8": Execution(micro_batch=8),
+    "in parts of 4": Execution(micro_batch=4),
+    "checkpoints": Execution(checkpoint=(Block, Merge, Up)),
+    "channels-last": Execution(channels_last=True),
+    "torch.compile": Execution(compiled=True),
 }
 LOW = {
-    "bfloat16": {"precision": "bfloat16"},
-    "bfloat16, channels-last": {"precision": "bfloat16", "channels_last": True},
-    "bfloat16, torch.compile": {"precision": "bfloat16", "compiled": True},
-    "float16": {"precision": "float16"},
+    "bfloat16": Execution("bfloat16"),
+    "bfloat16, channels-last": Execution("bfloat16", channels_last=True),
+    "bfloat16, torch.compile": Execution("bfloat16", compiled=True),
+    "float16": Execution("float16"),
 }
 RESTARTS = 10
 
@@ -41,7 +41,8 @@ def restarted(model, x, y, head: str, steps: int, micro_batch: int | None) -> to
     """Restarts for the first image."""
     y = {key: value[:1] for key, value in y.items()}
     options = {"threat": Threat(linf, 0.03), "rule": Adamax(0.2), "steps": steps, "restarts": RESTARTS}
-    return pgd_attack(model, x[:1], y, objective=HEADS[head], micro_batch=micro_batch, **options).x
+    execution = Execution(micro_batch=micro_batch)
+    return pgd_attack(model, x[:1], y, objective=HEADS[head], execution=execution, **options).x
 
 
 def each_head(model, x, y, _: str, steps: int) -> None:
@@ -74,7 +75,8 @@ def section_ways(options: argparse.Namespace) -> dict:
         case = (model, x, y, head)
         runs = {BY_HAND: partial(by_hand, *case)}
         runs |= {"by hand, bfloat16 autocast": partial(autocast, *case)} if units() else {}
-        runs |= {name: partial(ours, *case, **way) for name, way in (WAYS | (LOW if units() else {})).items()}
+        ways = WAYS | (LOW if units() else {})
+        runs |= {name: partial(ours, *case, execution=way) for name, way in ways.items()}
         runs |= {
             f"one image, {RESTARTS} restarts, one by one": partial(restarted, *case, micro_batch=1),
             f"one image, {RESTARTS} restarts, together": partial(restarted, *case, micro_batch=None),

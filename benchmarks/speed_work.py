@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import torch
 
-from advreg import J_IND_reg, J_IND_seg, Steepest, Threat, linf, on, pgd_attack
-from lumbar_disk.unet import UNet
+from advreg import Execution, J_IND_reg, J_IND_seg, Steepest, Threat, linf, on, pgd_attack
+from lumbar_disk.network import UNet
 
 HEADS = {"mask": on("mask", J_IND_seg), "contour": on("contour", J_IND_reg)}
 LOSS = {"mask": "Dice", "contour": "squared error"}
@@ -79,7 +79,7 @@ def by_hand(model, x, y, head: str, steps: int, *, trainable: bool = False) -> t
     return adversarial
 
 
-def ours(model, x, y, head: str, steps: int, **options) -> torch.Tensor:
+def ours(model, x, y, head: str, steps: int, execution: Execution | None = None) -> torch.Tensor:
     """The same attack by this library."""
     threat, rule = Threat(linf, RADIUS), Steepest(REACH / steps)
     found = pgd_attack(
@@ -92,7 +92,7 @@ def ours(model, x, y, head: str, steps: int, **options) -> torch.Tensor:
         steps=steps,
         random_start=False,
         keep="last",
-        **options,
+        execution=execution,
     )
     return found.x
 

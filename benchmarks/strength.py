@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from trained import Heads, Study, measured, read
 
 from advreg import Threat, __version__, linf
-from lumbar_disk.files import sha256, write
+from advreg.evaluation import written_whole
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,11 @@ def held(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-digest = cache(sha256)
+@cache
+def digest(path: Path) -> str:
+    """A file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity(cell: Cell, study: Study, seed: int) -> dict[str, Any]:
@@ -123,7 +127,8 @@ def identity(cell: Cell, study: Study, seed: int) -> dict[str, Any]:
 def save(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=1) + "\n"
-    write(path, lambda whole: whole.write_text(text, encoding="utf-8"))
+    with written_whole(path) as file:
+        file.write(text)
 
 
 def attack_all(cells: list[Cell], study: Study, work: Path, seed: int) -> None:
@@ -211,11 +216,11 @@ def main() -> None:
     text, content = strength_table.tables(found, test.patients, calls)
     about = setting(study, options, missing, made)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write(
-        options.out.with_suffix(".md"), lambda path: path.write_text(f"{about}\n\n{text}", encoding="utf-8")
-    )
+    with written_whole(options.out.with_suffix(".md")) as file:
+        file.write(f"{about}\n\n{text}")
     save(options.out.with_suffix(".json"), {"setting": about, **content})
-    write(options.out.with_suffix(".png"), lambda path: strength_plot.plot(content["summary"], path))
+    with written_whole(options.out.with_suffix(".png"), "wb") as file:
+        strength_plot.plot(content["summary"], file)
     print(strength_table.brief(content), f"wrote {options.out}.md, .json and .png", sep="\n")
 
 

@@ -27,7 +27,20 @@ from advreg import (
     pgd_attack,
     point_error,
 )
-from advreg.objectives import SharpenedDice
+from advreg.objectives import (
+    SegPGD,
+    SharpenedDice,
+    absolute_error,
+    contour_overlap,
+    cosine_weighted,
+    cross_entropy,
+    huber,
+    jensen_shannon,
+    margin,
+    masked_cross_entropy,
+    tversky,
+    worst_point,
+)
 from advreg.rules import Adaptive, Decayed, Shrinking
 from advreg.tasks import masks, outlines, points
 
@@ -42,22 +55,22 @@ SURROGATES = {
     "mask": {
         "soft Dice": J_IND_seg,
         "sharpened Dice": SharpenedDice(1.0, 5.0, 0.6),
-        "cross-entropy": surrogate.cross_entropy,
-        "masked cross-entropy": surrogate.masked_cross_entropy,
-        "balanced masked cross-entropy": partial(surrogate.masked_cross_entropy, balanced=True),
-        "Jensen-Shannon": surrogate.jensen_shannon,
-        "margin": surrogate.margin,
-        "CosPGD": surrogate.cosine_weighted,
-        "SegPGD": surrogate.SegPGD(),
-        "Tversky": surrogate.tversky,
+        "cross-entropy": cross_entropy,
+        "masked cross-entropy": masked_cross_entropy,
+        "balanced masked cross-entropy": partial(masked_cross_entropy, balanced=True),
+        "Jensen-Shannon": jensen_shannon,
+        "margin": margin,
+        "CosPGD": cosine_weighted,
+        "SegPGD": SegPGD(),
+        "Tversky": tversky,
     },
     "contour": {
         "squared error": J_IND_reg,
         "distance": point_error,
-        "L1": surrogate.absolute_error,
-        "Huber": surrogate.huber,
-        "worst point": surrogate.worst_point,
-        "contour overlap": partial(surrogate.contour_overlap, size=SIZE),
+        "L1": absolute_error,
+        "Huber": huber,
+        "worst point": worst_point,
+        "contour overlap": partial(contour_overlap, size=SIZE),
     },
 }
 RULES: dict[str, dict[str, Any]] = {

@@ -1,7 +1,6 @@
 """The figure of `strength.py`: damage against passes; the paper's attack, the best peer, `auto_attack`."""
 
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -15,12 +14,12 @@ SHOWN = {
 LINES = {"paper": ("the paper's attack", "0.6"), "peer": ("best peer", "C1"), "ours": ("auto_attack", "C0")}
 
 
-def plot(summary: list[dict[str, Any]], path: Path) -> None:
+def plot(summary: list[dict[str, Any]], file: IO[bytes]) -> None:
     """One panel for each metric, model and radius.
 
     Args:
         summary: Of the tables; rows of fewer than three numbers of passes make short lines.
-        path: A `.png` file.
+        file: Where to write it, as PNG.
     """
     places = sorted({(row["model"], row["radius"]) for row in summary})
     size = (2.1 * len(places), 2.0 * len(SHOWN) + 0.6)
@@ -51,4 +50,4 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
             ax.set_xlabel("passes")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-        figure.savefig(path, dpi=130)
+        figure.savefig(file, dpi=130)

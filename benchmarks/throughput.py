@@ -21,11 +21,11 @@ from speed_table import chosen, markdown, setting, units
 from speed_work import HEADS, data, network, ours
 from torch.utils.flop_counter import FlopCounterMode
 
+from advreg import Execution
 from advreg.execution import heads as part_of
 from advreg.training import L_adv_rs
-from lumbar_disk.recipes import FIFTEEN, kind_of, paper
-from lumbar_disk.train import loss
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet, loss
+from lumbar_disk.study import FIFTEEN, kind_of, paper_recipe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SIDE = {"cpu": 2048}  # of the matrices; 8192 elsewhere
@@ -67,7 +67,7 @@ def needed(model: UNet, head: str, x: torch.Tensor) -> int:
 
 def study(step: dict[str, float], training: float) -> dict[str, float]:
     """Hours, from the seconds of a step on each head for one image, and of a training pass for one image."""
-    recipe, both = paper(), sum(step.values())
+    recipe, both = paper_recipe(), sum(step.values())
     trained = attacked = 0.0
     for name in FIFTEEN:
         images = recipe.steps(name) * recipe.batch
@@ -88,7 +88,7 @@ def measured(options: argparse.Namespace, precision: str) -> dict:
         x, y = x.to(device), {key: value.to(device) for key, value in y.items()}
         for head in HEADS:
             more, once = (
-                seconds(lambda: ours(model, x, y, head, count, precision=precision), device, least)  # noqa: B023
+                seconds(lambda: ours(model, x, y, head, count, Execution(precision)), device, least)  # noqa: B023
                 for count in (1 + options.steps, 1)
             )
             step = (more - once) / options.steps

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from advreg import contour_dice, dice, point_error
-from lumbar_disk import models, prepare
+from lumbar_disk.data import Prepared, load
+from lumbar_disk.network import untrained
 
 Heads = dict[str, Tensor]
 
@@ -26,15 +27,15 @@ class Study:
     folder: Path
 
     @cached_property
-    def data(self) -> prepare.Prepared:
-        return prepare.load(self.folder / "data.npz")
+    def data(self) -> Prepared:
+        return load(self.folder / "data.npz")
 
     def weights(self, model: str) -> Path:
         return self.folder / "models" / model / "weights.pt"
 
     def net(self, model: str) -> nn.Module:
         recipe = read(self.folder / "study.json")["recipe"]
-        net = models.network(recipe["width"], recipe["size"], recipe["seed"])
+        net = untrained(recipe["width"], recipe["size"], recipe["seed"])
         net.load_state_dict(torch.load(self.weights(model), weights_only=True)["net"])
         return net.eval().requires_grad_(requires_grad=False)
 

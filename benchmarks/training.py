@@ -20,8 +20,7 @@ import torch
 
 from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, __version__, linf, on
 from advreg.training import L_adv_rs
-from lumbar_disk.train import loss
-from lumbar_disk.unet import UNet
+from lumbar_disk.network import UNet, loss
 
 RADIUS, ALPHA = 0.07, 0.01
 OBJECTIVES = {"reg": on("contour", J_IND_reg), "seg": on("mask", J_IND_seg)}

@@ -1,5 +1,5 @@
-"""Run ``lumbar-disk`` as ``python -m lumbar_disk``."""
+"""Command line as a module: `python -m lumbar_disk`."""
 
-from .cli import app
+from lumbar_disk.cli import app
 
 app(prog_name="lumbar-disk")

@@ -1,0 +1,1 @@
+"""Ground floor of the study, private to it: files, processes that share work, drawing."""

@@ -1,0 +1,280 @@
+"""Preparation of discs from any source: crops, split by patient, in a file that knows what it was made from.
+
+The file is an .npz without pickles: `images`, `contours`, `pixel_mm`, and `manifest`, a JSON text
+with the command, versions and options, every source file's size, time of change and SHA-256, every disc's
+source, patient, level and side of the split, the refused discs with reasons, and checksums of the arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from advreg.metrics import rasterise
+from lumbar_disk._core.files import differences, sha256, write
+from lumbar_disk.data._discs import Disc, Discs, hold_out
+from lumbar_disk.data._listing import Listing, Options
+from lumbar_disk.data._sources import deciding, listing
+
+Manifest = dict[str, Any]
+Arrays = dict[str, Any]  # numpy arrays by name
+
+FORMAT = 1
+ARRAYS = ("images", "contours", "pixel_mm")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Prepared data: discs split by patient.
+
+    Attributes:
+        train: The training discs.
+        test: The test discs, of other patients.
+        manifest: What the data are made from, and how.
+    """
+
+    train: Discs
+    test: Discs
+    manifest: Manifest
+
+
+def build(options: Options, *, command: str = "", progress: bool = False) -> Prepared:
+    """Read, crop and split the data; discs that cannot be served are left out with a warning.
+
+    Args:
+        options: What to prepare.
+        command: What the user typed; goes into the manifest.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        FileNotFoundError: If the root is not laid out as its kind of data is.
+        ValueError: If the root is missing, a file is not what it should be, or the patients do not make two
+            sides.
+
+    Example:
+        >>> data = build(Options("phantom", patients=3, test_patients=1, size=32))
+        >>> len(data.train), len(data.test), data.manifest["split"]
+        (10, 5, '1 of 3 patients, drawn with seed 0')
+    """
+    return _prepared(*_made(options, listing(options), command, progress=progress))
+
+
+def prepare(
+    options: Options, path: Path, *, command: str = "", progress: bool = False
+) -> tuple[Manifest, list[str]]:
+    """Make sure that a file holds the data; it is written, whole or not at all, only if something changed.
+
+    Args:
+        options: What to prepare.
+        path: The file; its folder is made if it is not there.
+        command: What the user typed; goes into the manifest.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The file's manifest, and why it was written; no reasons if it was up to date.
+
+    Raises:
+        FileNotFoundError: As `build`.
+        ValueError: As `build`; or if what stands at `path` is damaged or of another kind.
+    """
+    reasons = [f"{path} is not there yet"]
+    found = listing(options)
+    if path.exists():
+        _, manifest = _opened(path)
+        reasons = _changes(manifest, options, _files(options, found))
+        if not reasons:
+            _warn(manifest)
+            return manifest, []
+    arrays, manifest = _made(options, found, command, progress=progress)
+    text = np.frombuffer(json.dumps(manifest, indent=1).encode(), dtype=np.uint8)
+    write(path, partial(np.savez, **arrays, manifest=text))
+    return manifest, reasons
+
+
+def load(path: Path | str) -> Prepared:
+    """Read what `prepare` wrote, and check it against its checksums.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, of another kind, or of another version's format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there. Make it with `lumbar-disk prepare --out {path}`.")
+    arrays, manifest = _opened(path)
+    if manifest["format"] != FORMAT:
+        raise ValueError(
+            f"{path} is of format {manifest['format']}, and this version reads {FORMAT}. Run `lumbar-disk "
+            "prepare` again with the same --out."
+        )
+    return _prepared(arrays, manifest)
+
+
+def counts(manifest: Manifest) -> str:
+    """A line for people: discs and patients on both sides, how they were split, how many refused."""
+    sides = ", ".join(
+        f"{side} {sum(disc['split'] == side for disc in manifest['discs'])} discs of "
+        f"{len(manifest[f'{side}_patients'])} patients"
+        for side in ("train", "test")
+    )
+    return f"{sides} ({manifest['split']}); refused {len(manifest['refused'])} discs"
+
+
+def _made(options: Options, found: Listing, command: str, *, progress: bool) -> tuple[Arrays, Manifest]:
+    """Do the work of `build`: arrays of all discs, in order, and the manifest."""
+    fingerprints = {name: _fingerprint(path) for name, path in _files(options, found).items()}
+    discs: list[Disc] = []
+    origins: list[str] = []
+    refused: list[dict[str, str]] = []
+    for item in tqdm(found.items, desc="prepare", unit="image", disable=not progress):
+        new, reasons = item.read()
+        discs += new
+        origins += [item.name] * len(new)
+        refused += [
+            {"source": item.name, "level": level, "reason": reason} for level, reason in reasons.items()
+        ]
+    _warn({"refused": refused})
+    if not discs:
+        raise ValueError(f"{options.root}: every disc was refused; the first: {refused[0]['reason']}")
+    patients = list(dict.fromkeys(disc.patient for disc in discs))
+    test, split = _test_patients(options, patients, found.sides)
+    arrays: Arrays = {
+        "images": np.stack([disc.image for disc in discs]),
+        "contours": np.stack([disc.contour for disc in discs]),
+        "pixel_mm": np.array([disc.pixel_mm for disc in discs], dtype=np.float32),
+    }
+    return arrays, {
+        "format": FORMAT,
+        "command": command,
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("advreg", "numpy", "scipy")},
+        "options": deciding(options),
+        "split": split,
+        "train_patients": [name for name in patients if name not in test],
+        "test_patients": [name for name in patients if name in test],
+        "sources": fingerprints,
+        "discs": [
+            {
+                "patient": disc.patient,
+                "level": disc.level,
+                "source": origin,
+                "split": "test" if disc.patient in test else "train",
+                "pixel_mm": None if np.isnan(disc.pixel_mm) else float(disc.pixel_mm),
+            }
+            for disc, origin in zip(discs, origins, strict=True)
+        ],
+        "refused": refused,
+        "arrays": _checksums(arrays),
+    }
+
+
+def _test_patients(
+    options: Options, patients: Sequence[str], sides: Mapping[str, str] | None
+) -> tuple[set[str], str]:
+    """Choose the patients of the test set, and say how."""
+    if sides is None:
+        drawn = hold_out(patients, options.test_patients, options.seed)
+        return set(drawn), f"{len(drawn)} of {len(patients)} patients, drawn with seed {options.seed}"
+    test = {name for name in patients if sides[name] == "test"}
+    if len(test) in (0, len(patients)):
+        raise ValueError(
+            f"{options.root}: overview.csv puts all {len(patients)} patients on one side, "
+            f"{sides[patients[0]]}. Add files of the other side, or remove overview.csv for a random split."
+        )
+    return test, "by overview.csv"
+
+
+def _files(options: Options, found: Listing) -> dict[str, Path]:
+    """Every file that decides the result, by its path relative to the root."""
+    paths = (*found.tables, *(path for item in found.items for path in item.files))
+    return {path.relative_to(options.root or ".").as_posix(): path for path in paths}
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    """What tells whether a file has changed; the first two are quick to look at."""
+    stat = path.stat()
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(path)}
+
+
+def _changes(manifest: Manifest, options: Options, files: Mapping[str, Path]) -> list[str]:
+    """Say what changed since a file was prepared; a source is read only if its time has changed."""
+    reasons = differences(
+        {"format": manifest["format"], "advreg": manifest["versions"]["advreg"], **manifest["options"]},
+        {"format": FORMAT, "advreg": version("advreg"), **deciding(options)},
+    )
+    known = manifest["sources"]
+    reasons += [f"{name} is new" for name in files if name not in known]
+    reasons += [f"{name} is gone" for name in known if name not in files]
+    return reasons + [
+        f"{name} has changed" for name, path in files.items() if name in known and _differs(path, known[name])
+    ]
+
+
+def _differs(path: Path, known: Mapping[str, Any]) -> bool:
+    """Whether a file's content has changed."""
+    stat = path.stat()
+    if stat.st_size != known["bytes"]:
+        return True
+    return bool(stat.st_mtime_ns != known["mtime_ns"] and sha256(path) != known["sha256"])
+
+
+def _opened(path: Path) -> tuple[Arrays, Manifest]:
+    """Read the file, and check its arrays."""
+    try:
+        with zipfile.ZipFile(path):  # a bare .npy, which np.load would read, is refused here
+            pass
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            manifest: Manifest = json.loads(file["manifest"].tobytes())
+            arrays = {name: file[name] for name in ARRAYS}
+        reason = "" if manifest["arrays"] == _checksums(arrays) else "arrays do not match their checksums"
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        reason = str(error)
+    if reason:
+        raise ValueError(
+            f"{path} is damaged, or was not written by `lumbar-disk prepare`: {reason}. Delete it, or choose "
+            "another --out, and run the command again."
+        )
+    return arrays, manifest
+
+
+def _checksums(arrays: Arrays) -> dict[str, str]:
+    """The SHA-256 of each array's values."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()
+    }
+
+
+def _prepared(arrays: Arrays, manifest: Manifest) -> Prepared:
+    """Turn arrays into the two data sets; the masks are rasterised here."""
+    images, contours = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["contours"])
+    discs = Discs(
+        images=images[:, None],
+        contours=contours,
+        masks=rasterise(contours, (images.shape[1], images.shape[2]))[:, None].float(),
+        pixel_mm=torch.from_numpy(arrays["pixel_mm"]),
+        patients=tuple(disc["patient"] for disc in manifest["discs"]),
+        levels=tuple(disc["level"] for disc in manifest["discs"]),
+    )
+    train, test = discs.split(manifest["test_patients"])
+    return Prepared(train, test, manifest)
+
+
+def _warn(manifest: Manifest) -> None:
+    """Log each refused disc."""
+    for one in manifest["refused"]:
+        _log.warning("%s, %s refused: %s", one["source"], one["level"], one["reason"])

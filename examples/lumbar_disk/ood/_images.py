@@ -1,0 +1,186 @@
+"""Images that are no lumbar discs, as starts of out-of-distribution attacks (paper, section 3.2).
+
+Any folder of pictures serves: PNG, JPEG and what else Pillow reads, and DICOM where pydicom is installed.
+Besides, there are noise, coarse blocks of noise, and synthetic anatomy whose disc is painted out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage, sparse  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.sparse.linalg import spsolve  # type: ignore[import-untyped]  # as above
+
+from advreg import Keys
+from lumbar_disk.data import crops, phantom
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+BLOCK = 16  # blocks of noise along a side, as the released code draws them
+HELD_OUT = 10_007  # seed of the painted-out phantoms: none that a study trains on
+
+Array = NDArray[np.floating[Any]]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Source of out-of-distribution images: starting images of one kind.
+
+    Attributes:
+        name: What they are.
+        images: `(N, 1, S, S)` float32 in [0, 1].
+        skipped: Files that could not be read, with the reason.
+    """
+
+    name: str
+    images: torch.Tensor
+    skipped: tuple[str, ...] = field(default=())
+
+
+def read_images(folder: Path, size: int) -> tuple[Source, ...]:
+    """Read a folder of pictures; each folder inside it is a source of its own.
+
+    A picture is made grey, cut to its central square, scaled to `size` pixels and to [0, 1].
+
+    Args:
+        folder: The folder.
+        size: Side of the images in pixels.
+
+    Returns:
+        The sources, by name; pictures lying in `folder` itself are one named after it.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If not one picture could be read.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder. Give one with images, or with folders of images.")
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    found = tuple(_source(path, size, deep=path != folder) for path in (folder, *inside))
+    found = tuple(source for source in found if len(source.images) or source.skipped)
+    if not any(len(source.images) for source in found):
+        reasons = "; ".join(reason for source in found for reason in source.skipped[:3])
+        raise ValueError(
+            f"{folder}: expected images ({', '.join(SUFFIXES)}); got "
+            f"{'none that can be read: ' + reasons if reasons else 'none'}."
+        )
+    for source in found:
+        for reason in source.skipped:
+            _log.warning("%s skipped: %s", source.name, reason)
+    return tuple(source for source in found if len(source.images))
+
+
+def made_images(count: int, size: int, seed: int) -> tuple[Source, ...]:
+    """The sources that need no files: uniform noise, blocks of noise, anatomy without its disc.
+
+    Args:
+        count: Images of each; image `i` depends on the seed and `i` alone.
+        size: Side of the images in pixels.
+        seed: Of noise and blocks; the anatomy has a seed of its own.
+
+    Example:
+        >>> [(source.name, tuple(source.images.shape)) for source in made_images(2, 64, seed=0)]
+        [('uniform', (2, 1, 64, 64)), ('blocks', (2, 1, 64, 64)), ('painted', (2, 1, 64, 64))]
+    """
+    keys = Keys(seed, torch.arange(count))
+    uniform = keys.fold_in(0).uniform(torch.empty(count, 1, size, size))
+    coarse = keys.fold_in(1).uniform(torch.empty(count, 1, BLOCK, BLOCK))
+    blocks = torch.nn.functional.interpolate(coarse, (size, size), mode="nearest")
+    patients = [phantom(HELD_OUT, index) for index in range(-(-count // 5))]
+    discs = crops(patients, size=size)
+    painted = [
+        paint_out(image[0].numpy(), mask[0].numpy() > 0)
+        for image, mask in zip(discs.images[:count], discs.masks[:count], strict=True)
+    ]
+    anatomy = torch.from_numpy(np.stack(painted)).float()[:, None].clamp(0, 1)
+    return Source("uniform", uniform), Source("blocks", blocks), Source("painted", anatomy)
+
+
+def paint_out(image: Array, mask: NDArray[np.bool_], margin: float = 0.04) -> Array:
+    """Replace a region by the smoothest continuation of its surroundings: Laplace's equation.
+
+    Args:
+        image: `(H, W)`.
+        mask: The region, `(H, W)`; it may not cover the whole image.
+        margin: How much further to go than the region, as a share of the image's side.
+
+    Returns:
+        The image with the region replaced.
+    """
+    region = ndimage.binary_dilation(mask, iterations=max(1, round(margin * len(image))))
+    place = np.full(image.shape, -1)
+    place[region] = np.arange(region.sum())
+    rows, columns = np.nonzero(region)
+    degree, known = np.zeros(len(rows)), np.zeros(len(rows))
+    pairs = []
+    for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        y, x = rows + down, columns + right
+        inside = (y >= 0) & (y < image.shape[0]) & (x >= 0) & (x < image.shape[1])
+        y, x = y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)
+        free = inside & region[y, x]
+        degree += inside
+        known += np.where(inside & ~free, image[y, x], 0.0)
+        pairs.append(np.stack([place[rows, columns][free], place[y, x][free]]))
+    linked = np.concatenate(pairs, axis=1)
+    links = sparse.coo_matrix((np.ones(linked.shape[1]), linked), shape=(len(rows), len(rows)))
+    filled = np.array(image, dtype=np.float64)
+    filled[region] = spsolve((sparse.diags(degree) - links).tocsc(), known)
+    return filled
+
+
+def _source(folder: Path, size: int, *, deep: bool) -> Source:
+    """Read the pictures of a folder, or, if `deep`, of everything below it."""
+    paths = sorted(folder.rglob("*") if deep else folder.glob("*"))
+    images: list[torch.Tensor] = []
+    skipped: list[str] = []
+    for path in paths:
+        if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+            continue
+        try:
+            images.append(_square(_grey(path), size))
+        except (OSError, ValueError, ImportError, AttributeError, SyntaxError) as error:
+            skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
+    stacked = torch.stack(images)[:, None] if images else torch.empty(0, 1, size, size)
+    return Source(folder.name, stacked, tuple(skipped))
+
+
+def _grey(path: Path) -> Array:
+    """Read a picture's grey values, `(H, W)`."""
+    if path.suffix.lower() == ".dcm":
+        try:
+            import pydicom  # type: ignore[import-not-found]  # noqa: PLC0415 - an optional dependency
+        except ImportError:
+            raise ImportError("DICOM needs pydicom: pip install pydicom") from None
+        values = np.asarray(pydicom.dcmread(path).pixel_array, dtype=np.float64)
+        return values if values.ndim == 2 else values.mean(-1 if values.shape[-1] <= 4 else 0)
+    with Image.open(path) as picture:
+        grey = picture if picture.mode in ("I", "I;16", "F") else picture.convert("L")
+        return np.asarray(grey, dtype=np.float64)
+
+
+def _square(values: Array, size: int) -> torch.Tensor:
+    """Cut the central square, and bring it to `size` pixels and to [0, 1]."""
+    side = min(values.shape)
+    top, left = (values.shape[0] - side) // 2, (values.shape[1] - side) // 2
+    square = values[top : top + side, left : left + side]
+    low, high = float(square.min()), float(square.max())
+    if not np.isfinite([low, high]).all() or high == low:
+        raise ValueError(f"expected varied grey values; got {low:g} to {high:g} in the central square")
+    image = torch.from_numpy((square - low) / (high - low)).float()[None, None]
+    return torch.nn.functional.interpolate(
+        image, (size, size), mode="bilinear", antialias=True, align_corners=False
+    )[0, 0].clamp(0, 1)
+
+
+def partners(sources: Sequence[Source], count: int) -> Mapping[str, torch.Tensor]:
+    """`count` images of each source, `(count, 1, S, S)`, begun anew where there are fewer."""
+    return {source.name: source.images[torch.arange(count) % len(source.images)] for source in sources}

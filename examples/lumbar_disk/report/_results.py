@@ -1,0 +1,122 @@
+"""Results in a study's folder, read: what figures, claims and report are made from.
+
+`study.json` tells of the run. Each folder `models/NAME` holds one model: `model.json` tells of it,
+`table.csv` is its evaluation (see `advreg.evaluation.Table`) and `examples.npz` a few discs under attack. A
+model without `model.json`, which is written last, counts as missing: a run in progress can be read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advreg.evaluation import Interval, Table
+from lumbar_disk.report._paper import PAPER_SIZE, ordered
+from lumbar_disk.study import MEASURES, Examples, Measure
+
+Cells = Mapping[tuple[str, str, float], Interval]  # by measure, model and radius
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Results that one run of the study wrote, or has written so far.
+
+    Attributes:
+        about: `study.json`: command, environment, recipe, data.
+        models: `model.json` of each model that is there, in the order of the paper's tables.
+        tables: The evaluation of each, one row per disc, attack and measure.
+        examples: Arrays of some discs under attack, of the models that have any.
+        missing: Models of the study that are not there.
+    """
+
+    about: Mapping[str, Any]
+    models: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[str, Table]
+    examples: Mapping[str, Examples]
+    missing: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Side of a crop in pixels."""
+        return int(self.about["recipe"]["size"])
+
+
+def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = ordered) -> Results:
+    """Read a folder of results.
+
+    Args:
+        folder: What the study wrote.
+        order: Gives, for the models that are there, all of the study in their order, as `ordered` does.
+
+    Raises:
+        FileNotFoundError: If it holds no `study.json`.
+        ValueError: If `study.json` lacks a part, or a table is not one.
+    """
+    path = folder / "study.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there: expected the folder of a study. Make one with `lumbar-disk study`, or "
+            "give the folder that its --out named."
+        )
+    about = json.loads(path.read_text(encoding="utf-8"))
+    needed = ("command", "environment", "recipe", "data", "patients", "discs", "wall_seconds")
+    absent = [name for name in needed if name not in about]
+    if absent:
+        raise ValueError(
+            f"{path}: expected {', '.join(needed)}; got no {', '.join(absent)}. It was written by another "
+            "version; run the study again."
+        )
+    there = {path.parent.name: path.parent for path in (folder / "models").glob("*/model.json")}
+    names = order(set(there))
+    present = [name for name in names if name in there]
+    return Results(
+        about,
+        {name: json.loads((there[name] / "model.json").read_text(encoding="utf-8")) for name in present},
+        {name: Table.load(there[name] / "table.csv") for name in present},
+        {
+            name: _arrays(there[name] / "examples.npz")
+            for name in present
+            if (there[name] / "examples.npz").is_file()
+        },
+        tuple(name for name in names if name not in there),
+    )
+
+
+def cells(results: Results) -> dict[tuple[str, str, float], Interval]:
+    """Each cell of Tables 1 to 3: the mean over the test discs, with its interval over patients.
+
+    Patients, not discs, are resampled: discs of one patient are alike. Point errors are scaled to the paper's
+    crops of 128 pixels.
+
+    Args:
+        results: What `read_results` returned.
+
+    Returns:
+        The cells that were computed; the others are absent.
+    """
+    found = {}
+    for name, table in results.tables.items():
+        for measure in MEASURES.values():
+            scale = PAPER_SIZE / results.size if measure.unit else 1.0
+            for one in chosen(table, measure).means(by=["radius"]):
+                found[measure.name, name, one.radius] = Interval(
+                    scale * one.mean, scale * one.low, scale * one.high
+                )
+    return found
+
+
+def chosen(table: Table, measure: Measure, **columns: Any) -> Table:
+    """The rows that one of the paper's tables reports, of some radius if `columns` say so."""
+    return table.where(attack=measure.head, head=measure.head, metric=measure.metric, **columns)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read every array of a file."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,67 @@
+"""Model of the study: its loss and its virtual discs (paper, section 2.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from advreg import J_IND_reg, J_IND_seg, Steepest, Threat, linf, on
+from advreg.objectives import PerExample
+from advreg.training import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_rand, radius_ramp
+from lumbar_disk._core.sharing import place
+from lumbar_disk.network import Batch, loss, loss_with_reconstruction
+from lumbar_disk.study._recipes import StudyRecipe, kind_of, reconstructs
+from lumbar_disk.virtual import Stored, Stream
+
+OBJECTIVES: dict[str, PerExample] = {"contour": on("contour", J_IND_reg), "mask": on("mask", J_IND_seg)}
+CLEAN = AdversarialLoss(loss, {}, clean=1.0)  # Eq. (3) alone
+
+
+def batches(recipe: StudyRecipe, source: Stream | Stored, device: torch.device) -> Callable[[int], Batch]:
+    """The way from a step to this process's part of its batch of virtual discs.
+
+    Raises:
+        ValueError: If the processes of this run cannot share a batch equally.
+    """
+    rank, count = place()
+    if recipe.batch % count:
+        raise ValueError(f"a batch of {recipe.batch} cannot be shared by {count} processes equally.")
+    share = recipe.batch // count
+
+    def batch(step: int) -> Batch:
+        first = step * recipe.batch + rank * share
+        index = torch.arange(first, first + share, device=device)
+        samples = source.at(index % recipe.virtual)
+        return samples.images, samples.target(), index
+
+    return batch
+
+
+def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:
+    """The loss of an epoch: Eq. (3), or (8) to (11) with noise that grows from epoch to epoch.
+
+    Args:
+        recipe: The recipe.
+        name: Of the model.
+        epoch: Counted from 0.
+    """
+    kind = kind_of(name)
+    task = loss_with_reconstruction if reconstructs(name) else loss
+    if kind == "std":
+        return AdversarialLoss(task, {}, clean=1.0)
+    threat = Threat(linf, radius_ramp(recipe.radius, epoch, recipe.epochs))
+    if kind in ("rand", "rand_pure"):
+        return L_rand(task, threat=threat, pure=kind == "rand_pure")
+    options: dict[str, Any] = {
+        "threat": threat,
+        "rule": Steepest(recipe.alpha, relative=False),
+        "steps": recipe.attack_steps,
+    }
+    reg, seg = OBJECTIVES["contour"], OBJECTIVES["mask"]
+    if kind == "adv_r":
+        return L_adv_r(task, reg=reg, **options)
+    if kind == "adv_s":
+        return L_adv_s(task, seg=seg, **options)
+    return L_adv_rs(task, reg=reg, seg=seg, **options)

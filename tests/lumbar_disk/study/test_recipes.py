@@ -1,0 +1,44 @@
+from dataclasses import dataclass, replace
+
+import pytest
+
+from lumbar_disk.study import FIFTEEN, StudyRecipe, edited, paper_recipe, small_recipe
+
+
+def test_the_recipes_name_the_papers_models():
+    assert len(FIFTEEN) == 15
+    assert paper_recipe().models[:15] == FIFTEEN
+    assert paper_recipe().steps("P3_std") * paper_recipe().batch == 640_000
+    assert small_recipe().radii == (0.0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2)
+
+
+@dataclass(frozen=True)
+class Other:
+    depth: int = 1
+
+
+def test_settings_change_the_fields_of_their_own_recipe():
+    settings = ["width=16", "radii=0,0.03", "stored=no", "depth=3"]
+    recipe = edited(small_recipe(), settings, Other())
+    assert recipe == replace(small_recipe(), width=16, radii=(0.0, 0.03), stored=False)
+    assert edited(Other(), settings, small_recipe()) == Other(3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["depth=3"], r"got 'depth=3'\. Fields: models, size"),
+        (["width"], "expected name=value"),
+        (["stored=maybe"], "stored: expected a value like True; got 'maybe'"),
+        (["batch=0"], "batch must be at least 1; got 0"),
+        (["precision=half"], "precision must be float32 or bfloat16; got 'half'"),
+    ],
+)
+def test_settings_that_are_none_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        edited(small_recipe(), settings)
+
+
+def test_a_recipe_of_unknown_models_is_refused():
+    with pytest.raises(ValueError, match=r"no such model: P4_std\. Choose from P3_std"):
+        StudyRecipe(models=("P4_std",))
