@@ -176,7 +176,7 @@ def test_a_judge_needs_no_gradient_and_sees_none():
         return torch.from_numpy(wrong.sum((1, 2, 3))).float()
 
     found = pgd_attack(model, x, y, judge=wrong_pixels, **OPTIONS)
-    assert set(seen) == {(False, False, 4)}
+    assert set(seen) == {(False, False, count) for count in (4, 2, 1)}  # cut out twice, and alone
     assert (found.gain > 0).any()
     assert torch.equal(found.value, wrong_pixels({"mask": model(found.x)["mask"].detach()}, y))
 
@@ -192,8 +192,7 @@ def test_a_judge_needs_no_gradient_and_sees_none():
         ),
         (lambda out, y: dice(out["mask"], y["mask"]).mean(), TypeError, r"tensor of shape \(4,\)"),
         (lambda out, y: [0.0] * 4, TypeError, "got list"),
-        (lambda out, y: torch.tensor([0, math.nan, 0, 0]), ValueError, "not finite for example 1"),
-        (lambda out, y: torch.tensor([0, 0, math.inf, 0]), ValueError, "not finite for example 2"),
+        (lambda out, y: torch.tensor([0.0, 1.0, 0.0, 0.0]), ValueError, "depend on the rest of its batch"),
     ],
 )
 def test_a_judge_that_says_nothing_is_named(judge, error, message, random_start):

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from networks import batch, two_heads
+from networks import batch, notes, two_heads
 from networks.measured import ATTACKS, GROUPS, METRICS, batches, curve
 
 from advreg import (

@@ -179,7 +179,7 @@ def test_by_default_400_000_numbers_run_at_once():
         steps=1,
         random_start=False,
     )
-    assert sizes == [3, 3, 2, 2]  # 3 * 2**17 // 120000 = 3 at most
+    assert sizes == [3, 2, 1, 1, 3, 3, 2, 2]  # 3 * 2**17 // 120000 = 3 at most
 
 
 def test_a_micro_batch_holds_at_least_one_example():

@@ -223,15 +223,15 @@ def test_mistakes_are_named(loss, error, message):
         loss(model, x, y)
 
 
-def test_an_output_that_is_not_a_batch_is_named():
+def test_an_output_that_is_not_per_example_goes_to_clean_and_changed_inputs_alike():
     class Scalar(nn.Module):
         def forward(self, x):
-            return {"mask": x, "temperature": torch.ones(())}
+            return {"mask": x, "temperature": torch.tensor(3.0)}
 
     x = torch.rand(2, 1, 4, 4)
-    loss = L_rand(SEG)
-    with pytest.raises(ValueError, match="must begin with the batch"):
-        loss(Scalar(), x, {"mask": x.round()})
+    y = {"mask": x.round()}
+    _, parts = L_rand(lambda output, target: SEG(output, target) * output["temperature"])(Scalar(), x, y)
+    assert parts["clean"].item() == pytest.approx(3 * SEG({"mask": x}, y).mean().item())
 
 
 def _process(rank, count, store, results):

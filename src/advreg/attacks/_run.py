@@ -171,7 +171,8 @@ def last_iterate(
     """The end of one run of projected gradient ascent: what adversarial training needs, and no more.
 
     The loop is that of `pgd_attack`, so that objectives and rules mean the same; but neither the clean nor
-    the last input is evaluated. Costs `steps` forward passes and gradients of the input.
+    the last input is evaluated. Costs `steps` forward passes and gradients of the input; in parts, for which
+    the target is cut, one more forward pass and two of one example, by which the cut is tested.
 
     Args:
         model: As for `pgd_attack`.
@@ -202,9 +203,12 @@ def last_iterate(
     """
     check_function("objective", objective)
     plan = Plan(objective, rule, steps)
-    with running(model, heads_read(objective), batch.x, execution) as network, network.quick() as quick:
+    with running(model, heads_read(objective), batch.x, execution) as network:
+        batch = batch.settled()
+        if len(batch.x) > network.parts.size:  # only then is the target cut
+            batch = network.examine(batch, plan.functions(), resized=True).batch
 
-        def ended(part: Batch) -> Tensor:
+        def ended(quick: Model, part: Batch) -> Tensor:
             climb = _Climb(quick, plan, part)
             for iterate in climb.points():
                 if iterate.value is not None:
@@ -212,10 +216,8 @@ def last_iterate(
             report(climb.track, tried=False)  # a NaN that went on would end in the weights
             return iterate.x
 
-        batch = batch.settled()
-        if len(batch.x) > network.parts.size:  # only then is the target cut
-            batch = network.examine(batch, plan.functions(), resized=True).batch
-        return torch.cat(list(network.parts.run(ended, batch)))
+        with network.quick() as quick:
+            return torch.cat(list(network.parts.run(partial(ended, quick), batch)))
 
 
 @torch.inference_mode(mode=False)

@@ -85,18 +85,21 @@ def examined(
     def outputs(of: Batch) -> Output:
         return _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.x))), of)))
 
-    output = outputs(batch)
+    try:
+        output = outputs(batch)
+    except Exception as error:
+        if len(batch.x) <= parts.size or not _runs(exact, batch.x):
+            raise
+        raise AssumptionError(_of_failure(error, count, (), "a part of the batch")) from error
     values = {name: as_number(function(output, batch.y), count, name) for name, function in functions.items()}
-    fitting: tuple[Structure, Structure] | None = next(
-        (
-            pair
-            for pair in islice(_structures(output, batch), TRIED)
-            if _fits(output, batch, *pair, functions, values)
-        ),
-        None,
-    )
+    fitting: tuple[Structure, Structure] | None = None
+    failures: list[Exception] = []
+    for pair in islice(_structures(output, batch), TRIED):
+        if _fits(output, batch, *pair, functions, values, failures):
+            fitting = pair
+            break
     if fitting is None:
-        raise AssumptionError(_of_targets(batch, functions))
+        raise AssumptionError(_of_targets(batch, functions, failures)) from next(iter(failures), None)
     batch = batch._replace(structure=fitting[1])
     last = _kept(cut(output, fitting[0], slice(count - 1, count), count))
     copies = partial(_copies, outputs, batch, fitting[0])
@@ -156,8 +159,12 @@ def _fits(
     own: Structure,
     functions: Mapping[str, Function],
     values: Mapping[str, Tensor],
+    failures: list[Exception],
 ) -> bool:
-    """Whether each function gives for examples that are cut out what it gave for the whole."""
+    """Whether each function gives for examples that are cut out what it gave for the whole.
+
+    What it raised instead is added to `failures`.
+    """
     count = len(batch.x)
     some = (
         range(count)
@@ -171,7 +178,8 @@ def _fits(
         for name, function in functions.items():
             try:
                 value = function(cut(output, theirs, places, count), cut(batch.y, own, places, count))
-            except Exception:  # noqa: BLE001 - a wrong cut may raise anything
+            except Exception as error:  # noqa: BLE001 - a wrong cut may raise anything
+                failures.append(error)
                 return False
             if not _near(value, values[name][[place, place]], values[name], share):
                 return False
@@ -380,7 +388,16 @@ def _of_noise(modules: Sequence[nn.Module], written: Sequence[str]) -> str:
     )
 
 
-def _of_failure(error: Exception, count: int, written: Sequence[str]) -> str:
+def _runs(exact: Model, x: Tensor) -> bool:
+    """Whether a network runs a batch as a whole."""
+    try:
+        exact(x)
+    except Exception:  # noqa: BLE001 - it is only asked whether
+        return False
+    return True
+
+
+def _of_failure(error: Exception, count: int, written: Sequence[str], what: str = "one example alone") -> str:
     state = f"state kept between calls ({', '.join(written[:3])}: reset it in the forward)"
     causes = [state] if written else []
     causes += [
@@ -390,21 +407,25 @@ def _of_failure(error: Exception, count: int, written: Sequence[str]) -> str:
     ]
     told = str(error).strip().partition("\n")[0]
     return (
-        f"one example alone fails, though a batch of {count} does not: {type(error).__name__}: {told}. It "
+        f"{what} fails, though a batch of {count} does not: {type(error).__name__}: {told}. It "
         f"can be: {'; '.join(causes)}"
     )
 
 
-def _of_targets(batch: Batch, functions: Mapping[str, Function]) -> str:
+def _of_targets(batch: Batch, functions: Mapping[str, Function], failures: Sequence[Exception]) -> str:
     described = _described(batch.y, batch.structure)
+    gives = f"gives another value than in its batch of {len(batch.x)}"
+    if failures:
+        told = str(failures[0]).strip().partition("\n")[0]
+        gives = f"fails, though its batch of {len(batch.x)} does not: {type(failures[0]).__name__}: {told}"
     return (
         f"the {' and '.join(functions)} of an example must not depend on the rest of its batch, but an "
-        "example that is cut out, output and target, gives another value than in its batch of "
-        f"{len(batch.x)}. It can be a part of the target that belongs to the examples otherwise than it "
-        f"looks ({described}): mark what is the same for all, advreg.objectives.shared(value), or what belongs "
-        "to each, per_example(value), or flat rows with an image number, per_example(rows, number=0). Or a "
-        "function that holds tensors of the whole batch (put them into the target, which is cut) or averages "
-        "over the batch (return one value for each example, reduction='none')"
+        f"example that is cut out, output and target, {gives}. It can be a part of the target that belongs "
+        f"to the examples otherwise than it looks ({described}): mark what is the same for all, "
+        "advreg.objectives.shared(value), or what belongs to each, per_example(value), or flat rows with an "
+        "image number, per_example(rows, number=0). Or a function that holds tensors of the whole batch (put "
+        "them into the target, which is cut) or averages over the batch (return one value for each example, "
+        "reduction='none')"
     )
 
 
