@@ -56,7 +56,7 @@ LENGTH = 400  # lines of code in a file
 
 # Functions that show themselves in the example of another, or cite what another cites.
 NO_EXAMPLE = {
-    "metrics": {"decide", "mask_like", "probabilities", "dice", "point_error"},
+    "metrics": {"decide", "mask_like", "probabilities"},
     "objectives": {"J_IND_seg", "J_OOD_reg", "at"},
     "execution": {"evaluating", "room"},
     "evaluation": {"written_whole"},

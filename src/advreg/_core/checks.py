@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from advreg._core.device import check_values
 from advreg._core.tensors import rows
 
 
@@ -58,3 +60,34 @@ def check_function(name: str, function: Any) -> None:
             f"{name} must be a function (output, target) -> (B,); got {function!r} of type "
             f"{type(function).__name__}{remedy}"
         )
+
+
+def check_finite_target(target: Tensor) -> None:
+    """Refuse a target with NaN or infinity: whatever is measured against it is NaN, and so is its gradient.
+
+    Raises:
+        ValueError: It names the examples, and how to say what is missing.
+    """
+    if target.is_floating_point():
+        check_values(target, partial(_refuse_infinite, target))
+
+
+def _refuse_infinite(target: Tensor) -> None:
+    if not bool(target.isfinite().all()):
+        raise ValueError(
+            f"the target must be finite; got NaN or infinity for {examples(~target.isfinite())}: "
+            "say where it is there with valid=, bool (B, K) for points, for example "
+            "lambda output, target: point_error(output, target, valid=target.isfinite().all(-1)), or leave "
+            "these examples out"
+        )
+
+
+def check_word(name: str, word: object, words: tuple[str, ...], remedy: str = "") -> None:
+    """Insist on one of a few words; `name` and `remedy` stand in the message.
+
+    Raises:
+        ValueError: Another word.
+    """
+    if word not in words:
+        *others, last = map(repr, words)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}; got {word!r}{remedy}")
