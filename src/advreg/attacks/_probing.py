@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +38,6 @@ def probed(
     check_function("objective", objective)
     if judge is not None:
         check_function("judge", judge)
-    batch.threat.validate(batch.x)
     if math.isinf(batch.threat.largest):
         raise ValueError(
             "random search needs a finite radius; got inf: pass the largest distance that makes sense, "
@@ -113,7 +114,7 @@ class Probe:
         inside, signs, size = window(at, share, keys)
         delta = self.scaled(torch.where(inside, signs, 0), size)
         tried = self.threat.project(torch.where(inside, self.centre + delta, at), self.centre)
-        same = per_example(rows(tried == at).all(1), at)
+        same = per_example(rows((tried == at) | at.isnan()).all(1), at)  # NaN: missing, and stays
         opposite = self.threat.project(torch.where(inside, self.centre - delta, at), self.centre)
         return torch.where(same, opposite, tried)
 
@@ -140,7 +141,7 @@ class Probe:
         return (total / (2 * draws * safe)).to(at.dtype)
 
     def boxed(self, points: Tensor, copies: int) -> Tensor:
-        """Points `(copies * B, *input)` put into the box."""
+        """Points `(copies * B, *input)` put into the box, where the mask lets them change."""
         if self.threat.bounds is None:
             return points
         like = self.centre
@@ -149,7 +150,38 @@ class Probe:
             for side in self.threat.bounds
         )
         each = points.reshape(copies, *like.shape)
-        return each.clamp(lower, upper).reshape(points.shape)
+        return torch.where(self.threat.free(like), each.clamp(lower, upper), each).reshape(points.shape)
+
+
+def check_counts(**told: Any) -> None:
+    """Insist on whole numbers of 1 or more, by name.
+
+    Raises:
+        TypeError: No whole number, such as 2.5 or True.
+        ValueError: Zero or less.
+    """
+    for name, value in told.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(
+                f"{name} must be a whole number, 1 or more; got {value!r} of type {type(value).__name__}"
+            )
+        if value < 1:
+            raise ValueError(f"expected {name} of 1 or more; got {value}")
+
+
+def check_positive(name: str, value: Any, most: float = math.inf) -> None:
+    """Insist on a finite number above zero, and up to `most`.
+
+    Raises:
+        TypeError: No number.
+        ValueError: A number out of range.
+    """
+    limit = "finite" if math.isinf(most) else f"at most {most:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        came = f"{value!r} of type {type(value).__name__}"
+        raise TypeError(f"{name} must be a number, above zero and {limit}; got {came}")
+    if not (0 < float(value) <= most and math.isfinite(value)):
+        raise ValueError(f"{name} must be above zero and {limit}; got {value}")
 
 
 def _signs(uniform: Tensor) -> Tensor:

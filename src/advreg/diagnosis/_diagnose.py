@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -72,8 +73,9 @@ def diagnose(
 
     Raises:
         ValueError: Inputs outside the bounds; a radius that is infinite, or zero for all; too few steps or
-            queries.
-        TypeError: As for `pgd_attack`.
+            queries; an objective or judge that is not finite at the clean inputs.
+        TypeError: As for `pgd_attack`; steps or queries that are no whole numbers; a `transfer` that holds
+            what is no model.
         KeyError: A head that output or target lacks.
         ImportError: `progress=True` without tqdm.
 
@@ -104,9 +106,11 @@ def diagnose(
             f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
             "limit pass the largest distance that makes sense, for linf the width of the bounds"
         )
-    if steps < 10 or queries < 30:
-        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
-    others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
+    check_function("objective", objective)
+    if judge is not None:
+        check_function("judge", judge)
+    _check_counts(steps, queries)
+    others = _others(transfer)
     keys = Keys.of(x, seed, index)
     work = Trial(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution)
     checks: list[Check] = []
@@ -145,3 +149,29 @@ def _counted(model: Model) -> Iterator[list[int]]:
     finally:
         if handle is not None:
             handle.remove()
+
+
+def _check_counts(steps: Any, queries: Any) -> None:
+    """Insist on whole numbers that are large enough for the checks."""
+    for name, value in (("steps", steps), ("queries", queries)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number; got {value!r} of type {type(value).__name__}")
+    if steps < 10 or queries < 30:
+        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
+
+
+def _others(transfer: Any) -> list[Model]:
+    """The other models, as a list."""
+    if transfer is None:
+        return []
+    if callable(transfer) and not isinstance(transfer, nn.ModuleList):
+        return [transfer]
+    listed = hasattr(transfer, "__iter__") and not isinstance(transfer, str)
+    several = list(transfer) if listed else None
+    if several is None or not all(map(callable, several)):
+        wrong = next((one for one in several if not callable(one)), None) if several else transfer
+        raise TypeError(
+            "transfer must be a model, or a sequence of models, each a function of the inputs; got "
+            f"{wrong!r} of type {type(wrong).__name__}: load the model first, or leave transfer=None"
+        )
+    return several
