@@ -81,7 +81,7 @@ def test_no_step_looks_at_a_value_or_copies_between_devices(norm, rule, objectiv
     model, x, y = on_meta()
     plan = Plan(objective, rule, 3, judge, schedule=schedule, best=True)
     with Watch("meta") as watch:
-        track, _ = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)))
+        track = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)).settled())
     assert track.x.is_meta
     assert watch.count > 100
 
@@ -165,12 +165,12 @@ def test_on_a_gpu_torch_sees_no_synchronisation(norm):
     )
     judge = negate(on("mask", dice))
     plan = Plan(on("mask", J_IND_seg), Adamax(0.2), 4, judge, schedule=Shrinking(), best=True)
-    batch_ = Batch(x, y, Threat(norm, 0.1))
-    expected, _ = climbed(model, plan, batch_)
+    batch_ = Batch(x, y, Threat(norm, 0.1)).settled()
+    expected = climbed(model, plan, batch_)
     torch.cuda.set_sync_debug_mode("error")
     try:
         with seen():  # the first step alone looks at the target
-            track, _ = climbed(model, plan, batch_)
+            track = climbed(model, plan, batch_)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(track.x, expected.x)

@@ -302,11 +302,11 @@ def test_the_message_says_what_was_expected_what_came_and_what_to_do(case):
 
 def test_a_zero_gradient_everywhere_warns_and_names_the_examples():
     x, y = batch(4)
-    select = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    y["select"] = torch.tensor([1.0, 0.0, 1.0, 0.0])
     with pytest.warns(
         UserWarning, match=r"gradient is zero at every step for examples 1, 3, .*random_start=True"
     ):
-        result = attack(objective=lambda o, t: REG(o, t) * select)
+        result = attack(y=y, objective=lambda o, t: REG(o, t) * t["select"])
     assert torch.equal(result.x[1], x[1])
     y = {"contour": two_heads()(x)["contour"].detach()}  # the model's own output: flat at the centre
     with pytest.warns(UserWarning, match="examples 0, 1, 2, 3"):

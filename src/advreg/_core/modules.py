@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from torch import nn
@@ -50,3 +53,72 @@ def _hook_tables(attributes: Mapping[str, Any]) -> list[Mapping[int, Callable[..
         for name, value in attributes.items()
         if name.endswith(("ward_hooks", "ward_pre_hooks")) and isinstance(value, Mapping) and value
     ]
+
+
+def modules_of(model: Any) -> list[nn.Module]:
+    """The modules that a model runs: all submodules of a module; of a function those that it reaches.
+
+    A function is looked through: what it encloses, its defaults, what a `partial` or bound method holds, the
+    attributes of a callable object, and the globals that its code names. What it fetches otherwise is not
+    seen.
+
+    Example:
+        >>> from functools import partial
+        >>> net = nn.Linear(2, 1)
+        >>> models = (net, lambda x: net(x), partial(net, scale=1.0), net.forward, len)
+        >>> [len(modules_of(model)) for model in models]
+        [1, 1, 1, 1, 0]
+    """
+    found: dict[int, nn.Module] = {}
+    seen: set[int] = set()
+    left: list[Any] = [model]
+    while left:
+        thing = left.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, nn.Module):
+            found |= {id(module): module for module in thing.modules()}
+        elif isinstance(thing, partial):
+            left += [thing.func, *thing.args, *thing.keywords.values()]
+        elif isinstance(thing, MethodType):
+            left += [thing.__self__, thing.__func__]
+        elif isinstance(thing, FunctionType):
+            left += _reached(thing)
+        elif isinstance(thing, (list, tuple)):
+            left += thing
+        elif isinstance(thing, Mapping):
+            left += thing.values()
+        elif callable(thing) and not isinstance(thing, type):
+            left += vars(thing).values() if hasattr(thing, "__dict__") else []
+    return list(found.values())
+
+
+def roots(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Those of modules that are no part of another."""
+    modules = list(modules)
+    parts = {id(child) for module in modules for child in module.children()}
+    return [module for module in modules if id(module) not in parts]
+
+
+def _reached(function: FunctionType) -> list[Any]:
+    """What a function encloses, its defaults, and the globals that its code names."""
+    held = []
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # a cell that is not filled yet
+            held.append(cell.cell_contents)
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    names, codes = set(), [function.__code__]
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    kinds = (nn.Module, partial, MethodType, FunctionType)
+    own = (function.__globals__.get(name) for name in names)
+    return held + [one for one in own if isinstance(one, kinds) and not _installed(one)]
+
+
+def _installed(thing: Any) -> bool:
+    """Whether a function is torch's or this library's own: it holds no network of the caller's."""
+    name = getattr(thing, "__module__", None) or ""
+    return isinstance(thing, FunctionType) and name.partition(".")[0] in ("torch", "advreg", "numpy")

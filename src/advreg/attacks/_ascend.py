@@ -140,17 +140,30 @@ def value_and_gradient(
         >>> value_and_gradient(lambda x: x.square().sum(1))(torch.tensor([[1.0, 2.0]]))
         (tensor([5.]), tensor([[2., 4.]]))
     """
+    reentrant = False  # whether the network checkpoints in the way that torch.autograd.grad refuses
 
     @torch.inference_mode(mode=False)
     @torch.enable_grad()
     def evaluated(x: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal reentrant
         point = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         value = function(point)
         if weights is None:
             one_per_example(value, len(point), "an objective")
         if not value.requires_grad:
             raise ValueError(_DETACHED)
-        gradient = _gradient(value, point) if weights is None else _joined(value, point, weights)
+        if reentrant and weights is None:
+            torch.autograd.backward(value, torch.ones_like(value))  # parameters are frozen and get none
+            if point.grad is None:
+                raise ValueError(_DETACHED)
+            return value.detach().clone(), point.grad
+        try:
+            gradient = _gradient(value, point) if weights is None else _joined(value, point, weights)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error) or weights is not None:
+                raise
+            reentrant = True
+            return evaluated(x)
         value = value.detach() if weights is None else weighed(value.detach(), weights)
         return value.clone(), gradient.clone()  # a replayed graph writes to the same memory again
 

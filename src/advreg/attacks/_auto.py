@@ -141,8 +141,9 @@ def auto_attack(
     attack = partial(pgd_attack, model, execution=execution)
     found = {}
     for key, task in heads.items():
-        clean = measured(model, batch, on(key, task.metric), execution, f"the metric of head {key!r}")
-        found[key] = _worst(attack, batch, clean, key, task, budget, keys)
+        metric = on(key, task.metric)
+        settled, clean = measured(model, batch, metric, execution, f"the metric of head {key!r}")
+        found[key] = _worst(attack, settled, clean, key, task, budget, keys)
     return AutoResult(found)
 
 
@@ -206,7 +207,7 @@ def _worst(
         some = batch.take(left)
         found = attack(
             some.x,
-            some.y,
+            some.marked(),
             objective=on(key, chosen.objective),
             threat=some.threat,
             rule=chosen.rule,

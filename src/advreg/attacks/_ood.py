@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from advreg._core.targets import bare
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
@@ -101,7 +102,7 @@ def ood_attack(
         x_in, x_out = _paired(x_in, x_out)
         threat.validate(x_in)
         with frozen(model), torch.no_grad():
-            target = model(x_in)
+            target = model(x_in.clone())
     conditions = match or {}
 
     def stop(output: Output, wanted: Target) -> Tensor:
@@ -119,9 +120,9 @@ def ood_attack(
     closeness, matched = {}, {}
     if conditions:
         with frozen(model), torch.no_grad():
-            output = model(found.x)
-            closeness = {name: condition.function(output, target) for name, condition in conditions.items()}
-            matched = {name: condition(output, target) for name, condition in conditions.items()}
+            output, wanted = model(found.x.clone()), bare(target)
+            closeness = {name: condition.function(output, wanted) for name, condition in conditions.items()}
+            matched = {name: condition(output, wanted) for name, condition in conditions.items()}
     return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
 
 

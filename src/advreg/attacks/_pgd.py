@@ -6,14 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from advreg._core.checks import check_function
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Output, PerExample, Target
+from advreg.attacks._best import gain, worse
 from advreg.attacks._result import AttackResult
-from advreg.attacks._run import Plan, judged, report, search
+from advreg.attacks._run import Plan, judged, looked_at, report, search
 from advreg.execution import Batch, Execution, running
 from advreg.objectives import heads_read
 from advreg.rules import Adamax, Rule
@@ -116,18 +116,17 @@ def pgd_attack(
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
     batch = Batch(x.detach(), y, threat, start)
     with running(model, heads_read(objective, judge, stop), batch.x, execution) as network:
+        resized = restarts > 1 or stop is not None or len(x) > network.parts.size
+        batch, clean = looked_at(network, plan, batch, resized=resized)
         with network.quick() as quick:
-            track, clean = search(quick, plan, batch, keys, network.parts)
-        look = partial(judged, network.exact, plan)
-        if clean is None or network.rounds:
-            clean = torch.cat([value for value, _ in network.parts.run(look, batch)])
-        track = track.seeing(clean, None, -1)
+            track = search(quick, plan, batch, keys, network.parts)
         if network.rounds:
+            look = partial(judged, network.exact, plan)
             track = track.again(network.parts.run(look, batch._replace(x=track.x)))
     if keep == "best":
-        track = track.keeping(~track.finished & (clean >= track.value), batch.x, clean, -1)
+        track = track.keeping(~track.finished & ~worse(track.value, clean), batch.x, clean, -1)
     report(track, tried=steps > 0)
-    return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
+    return AttackResult(track.x, track.value, gain(track.value, clean), track.step, track.finished)
 
 
 def _check_options(steps: int, restarts: int, keep: str, *, random_start: bool) -> None:

@@ -129,7 +129,7 @@ def tradeoff(
     def both_of(inputs: Tensor) -> Tensor:
         batch = Batch(inputs, y, threat)
         metrics = ((on(key, task.metric), f"the metric of head {key!r}") for key, task in heads.items())
-        return torch.stack([measured(model, batch, f, execution, name) for f, name in metrics], 1)
+        return torch.stack([measured(model, batch, f, execution, name)[1] for f, name in metrics], 1)
 
     clean = both_of(x.detach())
     (a, task_a), (b, task_b) = heads.items()

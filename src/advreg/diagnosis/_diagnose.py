@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -18,7 +18,7 @@ from advreg._core.types import Model, PerExample, Target
 from advreg.diagnosis._attack_checks import CHECKS, skipped
 from advreg.diagnosis._report import Check, Diagnosis
 from advreg.diagnosis._trial import Trial
-from advreg.execution import Execution
+from advreg.execution import AssumptionError, Execution
 from advreg.threats import Threat
 
 
@@ -120,7 +120,7 @@ def diagnose(
                 warnings.simplefilter(
                     "ignore", UserWarning
                 )  # zero gradients, random numbers: what checks say
-                checks.append(skipped(check, work.refused) if work.refused else check(work))
+                checks.append(_checked(check, work, checks))
             advance(check=checks[-1].name)
     setting = {
         "examples": len(x),
@@ -133,6 +133,19 @@ def diagnose(
     if isinstance(model, nn.Module):
         setting["forward passes"] = passes[0]
     return Diagnosis(tuple(checks), setting)
+
+
+def _checked(check: Callable[[Trial], Check], work: Trial, before: Sequence[Check]) -> Check:
+    """What a check says; skipped where attacks refuse a model of which an earlier check told why."""
+    if work.refused:
+        return skipped(check, work.refused)
+    try:
+        return check(work)
+    except AssumptionError as error:
+        if all(one.verdict != "flag" for one in before):
+            raise
+        work.refused = str(error)
+        return skipped(check, work.refused)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +23,13 @@ from torch import Tensor
 
 from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.keys import Keys
+from advreg._core.targets import bare
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks import AttackResult, pgd_attack
 from advreg.diagnosis._gradient_flow import slope
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import SURE
-from advreg.execution import Batch, Execution, running
+from advreg.execution import AssumptionError, Batch, Execution, running
 from advreg.objectives import heads_read
 from advreg.threats import Threat
 
@@ -50,6 +51,14 @@ class Trial:
     execution: Execution | None
     clean: Tensor = field(init=False)
     refused: str = ""
+    marked: Target = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.y, self.marked = bare(self.y), self.y
+
+    def expect_noise(self) -> None:
+        """Let attacks run on a model that was found to be random."""
+        self.execution = replace(self.execution or Execution(), noisy=True)
 
     @cached_property
     def attack(self) -> Tensor:
@@ -95,7 +104,9 @@ class Trial:
         """The inputs that an attack finds, `(B, *input)`; the clean ones where it cannot run."""
         try:
             told = {**self.options(), **options}
-            return attack(self.model if model is None else model, self.x, self.y, **told).x
+            return attack(self.model if model is None else model, self.x, self.marked, **told).x
+        except AssumptionError:
+            raise
         except ValueError:  # detached, or not finite: the check of gradients says so; inputs were checked
             if model is not None:
                 raise

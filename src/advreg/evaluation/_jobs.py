@@ -17,6 +17,7 @@ from torch import Tensor
 from advreg._core.checks import one_per_example
 from advreg._core.fingerprint import describe, digest
 from advreg._core.optional import progress_bar
+from advreg._core.targets import bare
 from advreg._core.trees import map_tensors
 from advreg._core.types import Model, PerExample, Target
 from advreg.evaluation._journal import Entry, journalling, read_journals
@@ -194,14 +195,15 @@ class _Plan:
         run, threat, count = cells[0].run, cells[0].threat, len(x)
         if threat is not None and len(cells) > 1:
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
-            x, y, threat, _ = Batch(x, y, threat).repeat(len(cells))
+            several = Batch(x, y, threat).repeat(len(cells))
+            x, y, threat = several.x, several.marked(), several.threat
             threat, index = replace(threat, radius=radii.repeat_interleave(count)), index.repeat(len(cells))
         if run is not None:
             told = {} if threat is None else {"threat": threat}
             result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cells[0].attack)
         with running(self.model, self.keys, x) as network, torch.no_grad():
-            output = network.exact(x)
+            output, y = network.exact(x), bare(y)
             columns = [
                 one_per_example(function(output, y), len(x), f"the metric {name!r}").double()
                 for _, name, function in self.columns

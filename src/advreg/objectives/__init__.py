@@ -21,6 +21,7 @@ for nothing, and has no gradient. It must be cut with the batch, so take it from
 `lambda output, target: J_IND_reg(output, target, valid=target.isfinite().all(-1))`.
 """
 
+from advreg._core.targets import per_example, shared
 from advreg._core.types import Output, PerExample, Target
 from advreg.objectives._combine import (
     Normalised,
@@ -73,6 +74,8 @@ __all__ = [
     "negate",
     "normalised",
     "on",
+    "per_example",
+    "shared",
     "tversky",
     "weighted",
     "worst_head",

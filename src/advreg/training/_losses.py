@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from advreg._core.checks import one_per_example
 from advreg._core.keys import Keys
-from advreg._core.trees import map_tensors
+from advreg._core.targets import cut, structure_of
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.execution import Execution, evaluating
 from advreg.rules import Rule, Steepest
@@ -43,7 +42,7 @@ class AdversarialLoss:
 
     Raises:
         TypeError: A loss that does not return `(B,)`; a term that does not return a tensor like `x`.
-        ValueError: An output whose tensors do not begin with the batch; and as for `pgd_attack`.
+        ValueError: As for `pgd_attack`.
 
     Example:
         >>> import torch
@@ -93,7 +92,11 @@ class AdversarialLoss:
                         f"got {came}: of an attack's result return .x"
                     )
                 inputs.append(changed.detach().to(x.dtype))
-        outputs = _apart(model(torch.cat(inputs)), len(inputs)) if self.together else map(model, inputs)
+        outputs = (
+            _apart(model(torch.cat(inputs)), len(inputs), len(x))
+            if self.together
+            else map(model, (each.clone() for each in inputs))
+        )
         means = [one_per_example(self.loss(output, y), len(x), "a loss").mean() for output in outputs]
         weights = [self.clean, *(weight for weight, _ in self.terms.values())]
         total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
@@ -199,15 +202,8 @@ def _unwrapped(model: Model) -> Model:
     return model.module if isinstance(model, wrappers) else model
 
 
-def _apart(output: Output, count: int) -> list[Output]:
-    """The outputs of `count` batches that went through the network as one."""
-
-    def part(tensor: Tensor, number: int) -> Tensor:
-        if tensor.ndim == 0 or len(tensor) % count:
-            raise ValueError(
-                f"every tensor of the output must begin with the batch; got shape {tuple(tensor.shape)} "
-                f"for {count} batches in one pass: leave it out of the output, or pass together=False"
-            )
-        return tensor.chunk(count)[number]
-
-    return [map_tensors(partial(part, number=number), output) for number in range(count)]
+def _apart(output: Output, count: int, size: int) -> list[Output]:
+    """The outputs of `count` batches of `size` that went through the network as one."""
+    structure = structure_of(output, count * size)
+    places = [slice(first, first + size) for first in range(0, count * size, size)]
+    return [cut(output, structure, place, count * size) for place in places]

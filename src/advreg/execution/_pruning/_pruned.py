@@ -21,7 +21,8 @@ from advreg.execution._frozen import frozen
 from advreg.execution._heads import heads
 from advreg.execution._pruning._cutting import Forward, cut
 from advreg.execution._pruning._tracing import Elsewhere, Traced, UntraceableError, ambient
-from advreg.execution._pruning._writes import differing, marks, restored
+from advreg.execution._pruning._writes import differing, marks
+from advreg.execution._state import restored
 
 MOST = 32  # cuts kept per model
 

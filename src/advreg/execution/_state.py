@@ -1,0 +1,139 @@
+"""State of modules: all that running them may change, taken once and put back in full."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DEEP = 4
+"""How many containers or objects inside one another are looked through."""
+
+
+class Containers:
+    """The attributes of modules, and what lists, sets, dictionaries and plain objects among them hold.
+
+    Plain objects, such as an observer that counts, are of classes that neither torch nor Python's own library
+    defines.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        attributes = [vars(module) for module in modules]
+        found: dict[int, Any] = {id(own): own for own in attributes}
+        layer: list[Any] = [value for own in attributes for value in own.values()]
+        for _ in range(DEEP):
+            inner = {id(one): one for one in map(_container, layer) if one is not None}
+            new = [one for key, one in inner.items() if key not in found]
+            found |= inner
+            layer = [value for one in new for value in (one.values() if isinstance(one, dict) else one)]
+        self._held = [(container, container.copy()) for container in found.values()]
+
+    def entries(self) -> Iterator[Any]:
+        """All that they hold."""
+        for _, held in self._held:
+            yield from held.values() if isinstance(held, dict) else held
+
+    def restore(self) -> None:
+        """Put it back, any number of times; what is as it was stays untouched."""
+        for container, held in self._held:
+            if _identities(container) != _identities(held):
+                container.clear()
+                (container.extend if isinstance(container, (list, deque)) else container.update)(held)
+
+
+class State:
+    """The state of modules, which `restore` puts back, any number of times.
+
+    Flags and gradients of parameters, train and eval modes, attributes, and the entries of buffers and of
+    other tensors among the attributes.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self._flags = [(p, p.requires_grad, p.grad) for m in modules for p in m.parameters(recurse=False)]
+        self._modes = [(module, module.training) for module in modules if hasattr(module, "training")]
+        self._containers = Containers(modules)
+        buffers = (buffer for module in modules for buffer in module.buffers(recurse=False))
+        written = {id(one): one for one in (*self._containers.entries(), *buffers) if _is_written(one)}
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in written.values()]
+
+    def freeze(self) -> None:
+        """Let no parameter require a gradient."""
+        for parameter, _, _ in self._flags:
+            parameter.requires_grad_(False)
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for parameter, flag, gradient in self._flags:
+            if parameter.requires_grad != flag:
+                with torch.inference_mode(parameter.is_inference()):
+                    parameter.requires_grad_(flag)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
+        self._containers.restore()
+        for module, training in self._modes:
+            module.training = training
+        for tensor, value in self._tensors:
+            if not _same(tensor, value):
+                with torch.inference_mode(tensor.is_inference()):
+                    tensor.data.copy_(value)  # unseen by autograd, which may hold it for a pass to come
+
+
+_FOREIGN = {"torch", "numpy", "lightning", "pytorch_lightning", *sys.stdlib_module_names} - {"__main__"}
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Put back the attributes of all modules of a model, and what their lists, sets and dictionaries hold.
+
+    Tensors written in place are not put back: `advreg.execution.frozen` does that.
+    """
+    containers = Containers(model.modules())
+    try:
+        yield
+    finally:
+        containers.restore()
+
+
+def in_full(restore: Callable[[], None]) -> None:
+    """Run what puts back a state to its end, however often interrupted; then let the interrupt go on."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            restore()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _is_written(value: Any) -> bool:
+    return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+
+
+def _container(value: Any) -> dict[Any, Any] | list[Any] | set[Any] | deque[Any] | None:
+    """What a value holds, as a container that can be filled again."""
+    if isinstance(value, (dict, list, set, deque)):
+        return value
+    own = type(value)
+    if isinstance(value, (nn.Module, Tensor, type)) or not isinstance(getattr(value, "__dict__", None), dict):
+        return None
+    plain = own.__module__.partition(".")[0] not in _FOREIGN and not callable(getattr(own, "__get__", None))
+    return vars(value) if plain else None
+
+
+def _identities(container: Any) -> list[Any]:
+    if isinstance(container, dict):
+        return [(key, id(value)) for key, value in container.items()]
+    return list(map(id, container))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all entries are the same, zeros of either sign told apart; NaN is never the same."""
+    signs = one.is_floating_point()
+    return torch.equal(one, other) and not (signs and not torch.equal(one.signbit(), other.signbit()))
