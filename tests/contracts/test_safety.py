@@ -88,7 +88,7 @@ def raise_at(call):
 
     def objective(output, target):
         calls.append(1)
-        if len(calls) == call:
+        if len(calls) >= call:  # a check may try again
             raise RuntimeError("half-way")
         return J_IND_reg(output, target)
 

@@ -102,6 +102,8 @@ def ascend(
                 "wrap one that returns values, value_and_gradient(function)"
             )
         value, gradient = found
+        if threat.mask is not None:  # where nothing moves, a gradient may be missing as the input is
+            gradient = torch.where(threat.free(x), gradient, 0)
         keep = yield Iterate(step, x, value, gradient)
         with torch.inference_mode(mode=False), torch.no_grad():
             if keep is not None:

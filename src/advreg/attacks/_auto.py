@@ -13,6 +13,7 @@ from torch import Tensor
 
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Target
+from advreg.attacks._best import worse
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
 from advreg.attacks._run import measured
@@ -218,7 +219,7 @@ def _worst(
             seed=keys.fold_in(number).seed,
             index=index[rows],
         )
-        better = found.value > value[rows]
+        better = worse(found.value, value[rows])
         at = rows[better]
         worst[at], value[at], member[at] = found.x[better], found.value[better].to(value.dtype), place
         passes[rows] += torch.where(found.finished, found.step, steps)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from advreg._core.checks import examples
 from advreg._core.modules import DROPOUTS
 from advreg._core.tensors import per_example, rows
-from advreg._core.trees import take, tensors
+from advreg._core.trees import tensors
 from advreg.diagnosis._gradient_flow import dead_end
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import DELIVERED, DIFFER, EMPTY, FORETOLD, NEARBY, STILL
@@ -181,7 +181,6 @@ def _moody(module: nn.Module) -> bool:
 
 def _lost(work: Trial, x: Tensor | None = None, some: Tensor | None = None) -> str:
     """Where the gradient is lost, of some of the examples."""
-    x, y = work.x if x is None else x, work.y
-    if some is not None:
-        x, y = take((x, y), some)
-    return f"lost {dead_end(work.model, x, y, work.objective)}"
+    x = work.x if x is None else x
+    batch = work.batch(x) if some is None else work.batch(x).take(some)
+    return f"lost {dead_end(work.model, batch.x, batch.y, work.objective)}"

@@ -16,7 +16,7 @@ from torch import Tensor
 from advreg._core.checks import check_function, one_per_example
 from advreg._core.fingerprint import facts
 from advreg._core.optional import progress_bar
-from advreg._core.targets import bare
+from advreg._core.targets import bare, structure_of
 from advreg._core.trees import map_tensors
 from advreg._core.types import Model, Output, PerExample
 from advreg.evaluation._batches import Batches, Examples, checked
@@ -24,7 +24,7 @@ from advreg.evaluation._identity import Identity, common, identity, refuse_netwo
 from advreg.evaluation._journal import Entry, journalling, read_journals
 from advreg.evaluation._processes import Team, agree, team
 from advreg.evaluation._table import Row, Table
-from advreg.execution import Batch, room, running
+from advreg.execution import AssumptionError, Batch, room, running
 from advreg.objectives import on
 from advreg.threats import Threat
 
@@ -203,10 +203,12 @@ class _Plan:
             return [[[] for _ in self.columns] for _ in cells]
         run, threat, count = cells[0].run, cells[0].threat, len(x)
         if threat is not None and len(cells) > 1:
+            several = self._repeated(Batch(x, y, threat), len(cells))
+            if several is None:
+                return [values for cell in cells for values in self._measure([cell], batch)]
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
-            several = Batch(x, y, threat).repeat(len(cells))
-            x, y, threat = several.x, several.marked(), several.threat
-            threat, index = replace(threat, radius=radii.repeat_interleave(count)), index.repeat(len(cells))
+            x, y, threat, index = several.x, several.y, several.threat, index.repeat(len(cells))
+            threat = replace(threat, radius=radii.repeat_interleave(count))
         if run is not None:
             told = {} if threat is None else {"threat": threat}
             result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
@@ -221,6 +223,23 @@ class _Plan:
             [column[first : first + count].tolist() for column in columns]
             for first in range(0, len(x), count)
         ]
+
+    def _repeated(self, batch: Batch, times: int) -> Batch | None:
+        """A batch several times; None where an attack could not tell whose the parts of the target are.
+
+        How they belong to the examples is seen on the clean inputs, by the metrics. No marks are handed to an
+        attack but where the caller's target has some.
+        """
+        functions = {f"the metric {name!r} of head {head!r}": f for head, name, f in self.columns}
+        try:
+            with running(self.model, self.keys, batch.x) as network:
+                found = network.examine(batch, functions, resized=True).batch
+        except AssumptionError:  # each radius alone then, and the attack says what is wrong
+            return None
+        several = found.repeat(times)
+        if structure_of(several.y, len(several.x)) == found.structure:
+            return several
+        return None if found.y is batch.y else several._replace(y=several.marked())
 
     def _outputs(self, x: Tensor) -> list[list[dict[str, Any]]]:
         """What the model returns for inputs, twice; one that draws random numbers draws others then."""

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from advreg._core.modules import modules_of
 from advreg._core.types import Model
 from advreg.execution._assumptions import Examined, Function, examined
+from advreg.execution._expectation import Expectation
 from advreg.execution._frozen import frozen
 from advreg.execution._memory import Batch, Parts, checkpointed, room
 from advreg.execution._precision import Precision, cast, check_precision, dtype_of, lowered, of_their_own
@@ -109,7 +111,8 @@ class Running:
         Raises:
             ValueError: An assumption does not hold; the message names the causes that fit what was seen.
         """
-        noisy = self._execution.noisy
+        modules = modules_of(self._model)
+        noisy = self._execution.noisy or any(isinstance(module, Expectation) for module in modules)
         return examined(self._model, self.exact, batch, self.parts, functions, noisy=noisy, resized=resized)
 
     @contextmanager
