@@ -102,9 +102,7 @@ def main():
     results = Path(__file__).with_name("results")
     results.mkdir(exist_ok=True)
     (results / "assumptions.md").write_text("\n".join(lines))
-    (results / "assumptions.json").write_text(
-        json.dumps({"setting": told, "rows": rows}, indent=1) + "\n"
-    )
+    (results / "assumptions.json").write_text(json.dumps({"setting": told, "rows": rows}, indent=1) + "\n")
     print("\n".join(lines))
 
 

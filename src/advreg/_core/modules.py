@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import CodeType, FunctionType, MethodType
@@ -70,28 +70,27 @@ def modules_of(model: Any) -> list[nn.Module]:
         [1, 1, 1, 1, 0]
     """
     found: dict[int, nn.Module] = {}
+    for thing, _ in reached(model):
+        if isinstance(thing, nn.Module):
+            found |= {id(module): module for module in thing.modules()}
+    return list(found.values())
+
+
+def reached(function: Any) -> Iterator[tuple[Any, bool]]:
+    """What a function consists of, itself included, and whether a plain function stands around it.
+
+    Functions, partials, bound methods, callable objects and containers are looked through, modules are not.
+    """
     seen: set[int] = set()
-    left: list[Any] = [model]
+    left: list[tuple[Any, bool]] = [(function, False)]
     while left:
-        thing = left.pop()
+        thing, inside = left.pop()
         if id(thing) in seen:
             continue
         seen.add(id(thing))
-        if isinstance(thing, nn.Module):
-            found |= {id(module): module for module in thing.modules()}
-        elif isinstance(thing, partial):
-            left += [thing.func, *thing.args, *thing.keywords.values()]
-        elif isinstance(thing, MethodType):
-            left += [thing.__self__, thing.__func__]
-        elif isinstance(thing, FunctionType):
-            left += _reached(thing)
-        elif isinstance(thing, (list, tuple)):
-            left += thing
-        elif isinstance(thing, Mapping):
-            left += thing.values()
-        elif callable(thing) and not isinstance(thing, type):
-            left += vars(thing).values() if hasattr(thing, "__dict__") else []
-    return list(found.values())
+        yield thing, inside
+        plain = isinstance(thing, (partial, MethodType, FunctionType))
+        left += [(part, inside or plain) for part in _parts(thing)]
 
 
 def roots(modules: Iterable[nn.Module]) -> list[nn.Module]:
@@ -101,7 +100,25 @@ def roots(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [module for module in modules if id(module) not in parts]
 
 
-def _reached(function: FunctionType) -> list[Any]:
+def _parts(thing: Any) -> Iterable[Any]:
+    """What a thing consists of, if it is no module."""
+    if isinstance(thing, nn.Module):
+        return []
+    if isinstance(thing, partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    if isinstance(thing, MethodType):
+        return [thing.__self__, thing.__func__]
+    if isinstance(thing, FunctionType):
+        return _of_function(thing)
+    if isinstance(thing, (list, tuple)):
+        return thing
+    if isinstance(thing, Mapping):
+        return thing.values()
+    held = callable(thing) and not isinstance(thing, type) and hasattr(thing, "__dict__")
+    return vars(thing).values() if held else []
+
+
+def _of_function(function: FunctionType) -> list[Any]:
     """What a function encloses, its defaults, and the globals that its code names."""
     held = []
     for cell in function.__closure__ or ():
@@ -113,9 +130,8 @@ def _reached(function: FunctionType) -> list[Any]:
         code = codes.pop()
         names |= set(code.co_names)
         codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    kinds = (nn.Module, partial, MethodType, FunctionType)
     own = (function.__globals__.get(name) for name in names)
-    return held + [one for one in own if isinstance(one, kinds) and not _installed(one)]
+    return held + [one for one in own if callable(one) and not isinstance(one, type) and not _installed(one)]
 
 
 def _installed(thing: Any) -> bool:

@@ -68,7 +68,7 @@ def ascend(
         the batch are taken to be per example.
 
     Raises:
-        TypeError: A function that returns values alone.
+        TypeError: A function that returns values alone; a rule that makes no steps, or its class.
         ValueError: A relative size and an infinite radius; a schedule without `steps`.
 
     Example:
@@ -84,6 +84,9 @@ def ascend(
     Source:
         Chen et al., section 2.3, Algorithm 1.
     """
+    if isinstance(rule, type) or not callable(getattr(rule, "step", None)):
+        came = f"the class {rule.__name__}" if isinstance(rule, type) else f"{rule!r:.60}"
+        raise TypeError(f"rule must be an object that makes steps; got {came}: write Steepest(0.2)")
     if rule.relative and threat.largest == float("inf"):
         raise ValueError(
             f"a step of {rule.size} radii has no length at an infinite radius: give it in the units of the "

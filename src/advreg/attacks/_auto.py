@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Target
 from advreg.attacks._best import worse
@@ -137,6 +138,7 @@ def auto_attack(
     check_tasks(heads)
     if budget < 1:
         raise ValueError(f"budget must be 1 pass or more; got {budget}")
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     keys, batch = Keys.of(x, seed, index), Batch(x.detach(), y, threat)
     attack = partial(pgd_attack, model, execution=execution)
@@ -165,6 +167,10 @@ def check_tasks(heads: Any) -> None:
     for key, task in heads.items():
         if not isinstance(task, Task):
             name = getattr(task, "__name__", type(task).__name__)
+            if getattr(task, "__module__", "").startswith("advreg.tasks"):
+                raise TypeError(
+                    f"expected a task for the head {key!r}; got the function {name}: call it, {name}()"
+                )
             raise TypeError(
                 f"expected a task for the head {key!r}, such as advreg.tasks.masks(); got {name}: make one "
                 f"of a metric by Task({name}, worse='lower'), or worse='higher'"

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Model, PerExample, Target
@@ -101,6 +102,7 @@ def square_attack(
     Source:
         Andriushchenko et al., Square Attack, arXiv:1912.00049, Algorithms 1 and 2, section 3.3.
     """
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     check_counts(queries=queries)
     check_positive("p", p, 1.0)
@@ -185,6 +187,7 @@ def score_attack(
         Uesato et al., arXiv:1802.05666, section 4.1 (SPSA); Ilyas et al., arXiv:1804.08598, section 2.1
         (NES).
     """
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     check_counts(steps=steps, draws=draws, at_once=at_once)
     check_positive("reach", reach)
@@ -256,6 +259,7 @@ def random_noise(
     Source:
         Carlini et al., On evaluating adversarial robustness, arXiv:1902.06705, section 4.3 (brute force).
     """
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     check_counts(draws=draws)
     keys = Keys.of(x, seed, index).fold_in(_NOISE)

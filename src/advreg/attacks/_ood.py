@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
 from advreg._core.targets import bare
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.attacks._pgd import pgd_attack
@@ -96,6 +97,7 @@ def ood_attack(
     Source:
         Chen et al., section 2.3, Eqs 6 and 7; Liang et al., arXiv:2009.08016.
     """
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     if (x_in is None) == (target is None):
         raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
     if x_in is not None:

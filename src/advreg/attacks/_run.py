@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_function, examples, one_per_example
+from advreg._core.checks import check_objective, examples, one_per_example
 from advreg._core.device import seen
 from advreg._core.keys import Keys
 from advreg._core.trees import map_tensors, tensors
@@ -201,7 +201,7 @@ def last_iterate(
     Source:
         Chen et al., Algorithm 1.
     """
-    check_function("objective", objective)
+    check_objective(objective)
     plan = Plan(objective, rule, steps)
     with running(model, heads_read(objective), batch.x, execution) as network:
         batch = batch.settled()

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from advreg._core.checks import check_function
+from advreg._core.checks import check_function, check_kind, check_objective
 from advreg._core.keys import Keys
 from advreg._core.optional import progress_bar
 from advreg._core.types import Model, PerExample, Target
@@ -97,18 +97,16 @@ def diagnose(
         al., Indicators of attack failure, arXiv:2106.09947; Croce and Hein, arXiv:2003.01690 (randomness,
         black-box attacks beside white-box ones).
     """
-    check_function("objective", objective)
+    check_objective(objective)
     if judge is not None:
         check_function("judge", judge)
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     if math.isinf(threat.largest) or threat.largest == 0:
         raise ValueError(
             f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
             "limit pass the largest distance that makes sense, for linf the width of the bounds"
         )
-    check_function("objective", objective)
-    if judge is not None:
-        check_function("judge", judge)
     _check_counts(steps, queries)
     others = _others(transfer)
     keys = Keys.of(x, seed, index)

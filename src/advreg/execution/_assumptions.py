@@ -79,6 +79,7 @@ def examined(
 
     Raises:
         AssumptionError: An assumption does not hold; the message names the causes that fit what was seen.
+        TypeError: A model that returns nothing; a function that does not return `(B,)`.
     """
     batch, count = batch.settled(), len(batch.x)
 
@@ -91,6 +92,8 @@ def examined(
         if len(batch.x) <= parts.size or not _runs(exact, batch.x):
             raise
         raise AssumptionError(_of_failure(error, count, (), "a part of the batch")) from error
+    if output is None:
+        raise TypeError("the model returned None where outputs are expected: return them from its forward")
     values = {name: as_number(function(output, batch.y), count, name) for name, function in functions.items()}
     fitting: tuple[Structure, Structure] | None = None
     failures: list[Exception] = []

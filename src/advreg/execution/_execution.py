@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from advreg._core.checks import check_kind
 from advreg._core.modules import modules_of
 from advreg._core.types import Model
 from advreg.execution._assumptions import Examined, Function, examined
@@ -144,6 +145,7 @@ def running(
 
     Raises:
         ValueError: As for `frozen`; a checkpoint of which the model has no submodule.
+        TypeError: A model that cannot be called; an execution that is none.
 
     Example:
         >>> import torch
@@ -157,7 +159,13 @@ def running(
         >>> on_the_way.dtype, bool((on_the_way - exact).abs().max() < 0.1)
         (torch.float32, True)
     """
+    if not callable(model):
+        raise TypeError(
+            f"model must be a function of the inputs, such as a torch.nn.Module; got {model!r:.60} of type "
+            f"{type(model).__name__}"
+        )
     how = Execution() if execution is None else execution
+    check_kind("execution", how, Execution, 'Execution(precision="bfloat16")')
     heads = None if reads is None else frozenset(reads)
     with frozen(model), of_their_own(model), checkpointed(model, how.checkpoint):
         part = pruned(model, heads, x) if how.prune else model

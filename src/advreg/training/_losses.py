@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advreg._core.checks import one_per_example
+from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
 from advreg._core.targets import cut, structure_of
 from advreg._core.types import Model, Output, PerExample, Target
@@ -42,7 +43,7 @@ class AdversarialLoss:
 
     Raises:
         TypeError: A loss that does not return `(B,)`; a term that does not return a tensor like `x`.
-        ValueError: As for `pgd_attack`.
+        ValueError: As for `pgd_attack`; weights below zero, or not finite.
 
     Example:
         >>> import torch
@@ -64,6 +65,13 @@ class AdversarialLoss:
     terms: Mapping[str, tuple[float, Perturb]]
     clean: float = 0.5
     together: bool = True
+
+    def __post_init__(self) -> None:
+        check_function("loss", self.loss)
+        weights = {"clean": self.clean, **{name: weight for name, (weight, _) in self.terms.items()}}
+        for name, weight in weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {name!r} must be zero or more, and finite; got {weight}")
 
     def __call__(
         self, model: Model, x: Tensor, y: Target, *, seed: int | None = None, index: Tensor | None = None
