@@ -84,7 +84,7 @@ def main():
             print(f"  round {number + 1}: {head}, judge {judged}: {found[head, judged][-1]}", flush=True)
     for (head, judged), measured in found.items():
         beyond, whole = (statistics.median(column) for column in zip(*measured, strict=True))
-        rows.append({"head": head, "judge": judged, "beyond": beyond, "whole": whole})
+        rows.append({"head": head, "judge": "yes" if judged else "no", "beyond": beyond, "whole": whole})
     told = setting("assumptions.py", vars(options))
     lines = [
         "# The check of an attack's assumptions",
@@ -93,10 +93,7 @@ def main():
         "",
         "| head | judge | of an attack's time, beyond the pass of the clean batch | with it |",
         "|---|---|---|---|",
-        *(
-            f"| {row['head']} | {'yes' if row['judge'] else 'no'} | {row['beyond']:.2%} | {row['whole']:.2%} |"
-            for row in rows
-        ),
+        *("| {head} | {judge} | {beyond:.2%} | {whole:.2%} |".format(**row) for row in rows),
         "",
     ]
     results = Path(__file__).with_name("results")

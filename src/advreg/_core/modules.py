@@ -102,20 +102,23 @@ def roots(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _parts(thing: Any) -> Iterable[Any]:
     """What a thing consists of, if it is no module."""
-    if isinstance(thing, nn.Module):
-        return []
-    if isinstance(thing, partial):
-        return [thing.func, *thing.args, *thing.keywords.values()]
-    if isinstance(thing, MethodType):
-        return [thing.__self__, thing.__func__]
-    if isinstance(thing, FunctionType):
-        return _of_function(thing)
-    if isinstance(thing, (list, tuple)):
-        return thing
-    if isinstance(thing, Mapping):
-        return thing.values()
-    held = callable(thing) and not isinstance(thing, type) and hasattr(thing, "__dict__")
-    return vars(thing).values() if held else []
+    parts: Iterable[Any] = ()
+    match thing:
+        case nn.Module() | type():
+            pass
+        case partial():
+            parts = [thing.func, *thing.args, *thing.keywords.values()]
+        case MethodType():
+            parts = [thing.__self__, thing.__func__]
+        case FunctionType():
+            parts = _of_function(thing)
+        case list() | tuple():
+            parts = thing
+        case Mapping():
+            parts = thing.values()
+        case _:
+            parts = vars(thing).values() if callable(thing) and hasattr(thing, "__dict__") else []
+    return parts
 
 
 def _of_function(function: FunctionType) -> list[Any]:

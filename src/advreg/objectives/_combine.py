@@ -225,8 +225,8 @@ def _terms(name: str, terms: _Terms) -> _Terms:
     for term in terms:
         if not isinstance(term, tuple) or len(term) != 2:
             raise TypeError(
-                f"{name} takes pairs of a weight and a function; got {getattr(term, '__name__', term)!r:.60}: "
-                f"write {name}((1.0, f), (0.5, g))"
+                f"{name} takes pairs of a weight and a function; got "
+                f"{getattr(term, '__name__', term)!r:.60}: write {name}((1.0, f), (0.5, g))"
             )
         weight, function = term
         _alone(name, function)
