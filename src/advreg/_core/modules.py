@@ -19,6 +19,8 @@ DROPOUTS = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
+_MANY = 1000
+"""Entries, at most, of a container that is looked through; a larger one is data."""
 
 
 def hooks(module: nn.Module) -> list[Callable[..., Any]]:
@@ -112,9 +114,9 @@ def _parts(thing: Any) -> Iterable[Any]:
             parts = [thing.__self__, thing.__func__]
         case FunctionType():
             parts = _of_function(thing)
-        case list() | tuple():
+        case list() | tuple() if len(thing) <= _MANY:
             parts = thing
-        case Mapping():
+        case Mapping() if len(thing) <= _MANY:
             parts = thing.values()
         case _:
             parts = vars(thing).values() if callable(thing) and hasattr(thing, "__dict__") else []
