@@ -34,7 +34,7 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
             by side.
 
     Raises:
-        ValueError: Another precision.
+        ValueError: Another precision; weights that are spread over processes.
 
     Example:
         >>> import torch
@@ -49,6 +49,12 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
     dtype = dtype_of(precision)
     changes = dtype is not None or channels_last
     modules = modules_of(model) if changes else ()
+    if any(hasattr(parameter, "device_mesh") for module in modules for parameter in module.parameters()):
+        raise ValueError(
+            "the weights of this network are spread over processes by fully_shard, which alone can lower "
+            "them; got an execution with another precision or layout: use fully_shard(..., "
+            "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)) and a plain Execution()"
+        )
 
     def lower(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
