@@ -132,7 +132,12 @@ def check_inputs(x: Any) -> None:
     """
     if not isinstance(x, Tensor):
         several = isinstance(x, (list, tuple)) and any(isinstance(one, Tensor) for one in x)
-        remedy = "torch.stack(x) of inputs of one shape" if several else "torch.as_tensor(x)"
+        remedy = (
+            "torch.stack(x) of inputs of one shape; of a model with several inputs attack one of them, "
+            "lambda image: model(image, other), with the same other for every example"
+            if several
+            else "torch.as_tensor(x)"
+        )
         raise TypeError(f"inputs must be one tensor (B, *input); got {type(x).__name__}: pass {remedy}")
     if x.is_complex():
         raise TypeError(
