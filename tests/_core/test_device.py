@@ -80,7 +80,7 @@ def on_meta(count=5):
 def test_no_step_looks_at_a_value_or_copies_between_devices(norm, rule, objective, judge, schedule):
     model, x, y = on_meta()
     plan = Plan(objective, rule, 3, judge, schedule=schedule, best=True)
-    with Watch("meta") as watch:
+    with Watch("meta") as watch, seen():  # the first step alone looks at the target
         track = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)).settled())
     assert track.x.is_meta
     assert watch.count > 100
@@ -99,8 +99,9 @@ def test_what_a_threat_holds_is_moved_before_the_first_step(norm):
         steps=5,
         schedule=Shrinking(),
     )
-    next(climb)
-    with Watch("meta") as watch:
+    with seen():
+        next(climb)
+    with Watch("meta") as watch, seen():
         assert len(list(climb)) == 5
     assert watch.count > 100
 

@@ -119,7 +119,7 @@ CASES = {
     "objective that is not finite": (
         lambda: attack(objective=lambda o, t: REG(o, t) / 0),
         ValueError,
-        "not finite for examples 0, 1, 2, 3, first at step 0: look for",
+        "not finite for examples 0, 1, 2, 3, first on the clean input: look for",
     ),
     "gradient that is not finite": (
         lambda: attack(
