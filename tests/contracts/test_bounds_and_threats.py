@@ -281,7 +281,7 @@ class Inexact:
         return l2.project(d, radius + 1e-6, lower, upper)
 
 
-@pytest.mark.parametrize("norm", [*NORMS, Inexact()], ids=repr)
+@pytest.mark.parametrize("norm", [*NORMS, Inexact()])
 def test_a_radius_of_zero_gives_the_centre(norm):
     centre = torch.tensor([[-0.0, 0.5, 0.25], [0.1, 0.7, 1.0]])
     threat = Threat(norm, torch.tensor([0.0, 0.1]))
