@@ -20,42 +20,46 @@ from speed_table import setting
 from speed_work import HEADS, RADIUS, data
 
 from advreg import Threat, dice, linf, negate, on, pgd_attack, point_error
-from advreg.execution import _execution
+from advreg.execution import running
 from lumbar_disk.network import UNet
 
 JUDGES = {"mask": negate(on("mask", dice)), "contour": on("contour", point_error)}
 
 
 @contextmanager
-def clocked() -> Iterator[list[tuple[float, float]]]:
-    """The seconds of each check, and of the pass of the clean batch in it."""
-    own, times = _execution.examined, []
+def clocked(net: UNet, x: torch.Tensor) -> Iterator[list[tuple[float, float]]]:
+    """The seconds of each check, and of the passes of the clean batch in it."""
+    with running(net, None, x) as network:
+        kind = type(network)
+    own, times = kind.examine, []
 
-    def timed(model, exact, batch, parts, functions, **options):
-        passes = []
+    def timed(self, batch, functions, *, resized):
+        starts, passes = [], []
+        before = net.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()))
 
-        def watched(x):
-            start = time.perf_counter()
-            output = exact(x)
+        def after(_, inputs, __):
             if sum(count for count, _ in passes) < len(batch.x):
-                passes.append((len(x), time.perf_counter() - start))
-            return output
+                passes.append((len(inputs[0]), time.perf_counter() - starts[-1]))
 
+        after = net.register_forward_hook(after)
         start = time.perf_counter()
-        found = own(model, watched, batch, parts, functions, **options)
+        try:
+            found = own(self, batch, functions, resized=resized)
+        finally:
+            before.remove(), after.remove()
         times.append((time.perf_counter() - start, sum(seconds for _, seconds in passes)))
         return found
 
-    _execution.examined = timed
+    kind.examine = timed
     try:
         yield times
     finally:
-        _execution.examined = own
+        kind.examine = own
 
 
 def shares(net, x, y, head, judge, options):
     """The share of an attack's time that its check takes beyond the clean pass, and with it."""
-    with clocked() as times:
+    with clocked(net, x) as times:
         start = time.perf_counter()
         pgd_attack(net, x, y, objective=HEADS[head], judge=judge, threat=Threat(linf, RADIUS), **options)
         whole = time.perf_counter() - start

@@ -70,7 +70,9 @@ NO_SOURCE = {
     "evaluation": {"written_whole"},
     "execution": {"evaluating", "frozen", "heads", "room", "running"},
     "metrics": {"decide", "mask_like", "probabilities", "threshold"},
-    "objectives": {"at", "heads_read", "negate", "normalised", "on", "weighted", "worst_head"},
+    "objectives": {
+        *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "weighted", "worst_head")
+    },
     "plotting": {"plot_curves", "plot_front"},
     "tasks": {"masks", "outlines", "points"},
     "testing": {"check_norm", "check_objective", "check_rule"},

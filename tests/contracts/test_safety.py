@@ -7,13 +7,14 @@ from networks.entrances import ENTRANCES, EXECUTIONS
 from torch import nn
 
 from advreg import (
+    Execution,
     J_IND_reg,
     Threat,
     linf,
     ood_attack,
     pgd_attack,
 )
-from advreg.execution import AssumptionError, Execution, frozen
+from advreg.execution import AssumptionError, frozen
 
 
 class Awkward(nn.Module):

@@ -95,6 +95,11 @@ def reached(function: Any) -> Iterator[tuple[Any, bool]]:
         left += [(part, inside or plain) for part in _parts(thing)]
 
 
+def sharded(modules: Iterable[nn.Module]) -> list[Any]:
+    """Those of modules whose parameters `fully_shard` spreads over processes; they have `reshard()`."""
+    return [one for one in modules if all(callable(getattr(one, do, None)) for do in ("unshard", "reshard"))]
+
+
 def roots(modules: Iterable[nn.Module]) -> list[nn.Module]:
     """Those of modules that are no part of another."""
     modules = list(modules)

@@ -48,9 +48,9 @@ def diagnose(
     Give it 16 to 64 examples as they are evaluated: two heads that are attacked apart are diagnosed apart.
 
     Cost: about `10 * steps` forward and backward passes of the batch, and `steps + 2 * queries` forward
-    passes; `steps` of both more for each model of `transfer`; and for each of about twenty attacks one forward
-    pass and two of one example, by which its assumptions are checked. `setting` of the result counts the forward
-    passes. The model is left as it was.
+    passes; `steps` of both more for each model of `transfer`; and for each of about twenty attacks one
+    forward pass and two of one example, by which its assumptions are checked. `setting` of the result counts
+    the forward passes. The model is left as it was.
 
     Args:
         model: As for `pgd_attack`.

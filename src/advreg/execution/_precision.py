@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from advreg._core.modules import modules_of
+from advreg._core.modules import modules_of, sharded
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import map_tensors, tensors
 from advreg._core.types import Model, Output
@@ -49,7 +49,7 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
     dtype = dtype_of(precision)
     changes = dtype is not None or channels_last
     modules = modules_of(model) if changes else ()
-    if any(hasattr(parameter, "device_mesh") for module in modules for parameter in module.parameters()):
+    if sharded(modules):
         raise ValueError(
             "the weights of this network are spread over processes by fully_shard, which alone can lower "
             "them; got an execution with another precision or layout: use fully_shard(..., "

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advreg._core.modules import sharded
+
 DEEP = 4
 """How many containers or objects inside one another are looked through."""
 
@@ -56,6 +58,7 @@ class State:
     def __init__(self, modules: list[nn.Module]) -> None:
         self._flags = [(p, p.requires_grad, p.grad) for m in modules for p in m.parameters(recurse=False)]
         self._modes = [(module, module.training) for module in modules if hasattr(module, "training")]
+        self._sharded = sharded(modules)  # their parameters change in a forward
         self._containers = Containers(modules)
         buffers = (buffer for module in modules for buffer in module.buffers(recurse=False))
         written = {id(one): one for one in (*self._containers.entries(), *buffers) if _is_written(one)}
@@ -68,6 +71,8 @@ class State:
 
     def restore(self) -> None:
         """Put everything back."""
+        for module in self._sharded:
+            module.reshard()
         for parameter, flag, gradient in self._flags:
             if parameter.requires_grad != flag:
                 with torch.inference_mode(parameter.is_inference()):
