@@ -172,7 +172,7 @@ def test_a_damaged_file_is_an_error_that_names_it_and_the_remedy(tmp_path, damag
     prepare(TINY, path)
     damage(path)
     before = path.read_bytes()
-    message = "d.npz is damaged, or was not written by `lumbar-disk prepare`: .+ Delete it, or choose another"
+    message = "d.npz is damaged, or is not what it should be: .+ Delete it, or choose another"
     with pytest.raises(ValueError, match=message):
         load(path)
     with pytest.raises(ValueError, match=message):
