@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP")  # of pixels alone; others may start programs
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")  # of pixels alone; others may start programs
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 
 
@@ -25,6 +25,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise ValueError("it is no regular file")
     if path.stat().st_size == 0:
         raise ValueError("it is empty")
+    Image.init()  # with formats given, Pillow itself knows those alone that it has met before
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=FORMATS) as picture:

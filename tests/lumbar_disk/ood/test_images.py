@@ -139,7 +139,7 @@ def test_a_source_of_bad_pictures_alone_ends_the_command_in_one_sentence(tmp_pat
 
 
 def test_pictures_of_every_depth_and_palette_give_the_same_image(tmp_path):
-    deep = (RAMP * 600).astype(np.uint16)
+    deep = RAMP.astype(np.uint16) * 600
     big_endian = Image.frombytes("I;16B", (100, 60), deep.astype(">u2").tobytes())
     kinds = {
         "grey.png": Image.fromarray(RAMP),
