@@ -39,9 +39,10 @@ def write(path: Path, content: str | Callable[[IO[bytes]], object]) -> Path:
             with written_whole(path, "wb") as file:
                 content(file)
     except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
         raise OSError(
-            f"{path} cannot be written: {error.strerror or error}. What was finished is kept: make room or "
-            "give leave, and run the same command again."
+            f"{path} cannot be written: {error.strerror or error}{place}. What was finished is kept: make "
+            "room, give leave or choose another place, and run the command again."
         ) from error
     return path
 

@@ -154,9 +154,14 @@ def load(path: Path | str) -> Prepared:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
         ValueError: If the file is damaged, of another kind, or of another version's format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder; expected a file that `lumbar-disk prepare` wrote. Give the file."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there. Make it with `lumbar-disk prepare --out {path}`.")
     arrays, manifest = _opened(path)

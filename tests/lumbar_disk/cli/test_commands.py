@@ -200,7 +200,7 @@ def test_ood_ends_with_a_report_and_refuses_another_recipe(whole_ood, tiny):
     before = {path: path.read_bytes() for path in whole_ood.rglob("*") if path.is_file()}
     for word, message in (
         ("--set=ood_steps=3", "ood_steps: then 2, now 3"),
-        ("--patients=5", "another recipe or other data: arrays: "),
+        ("--patients=5", "arrays: then {"),
         ("--set=width=3", "width must be an even number"),
         ("--set=ood_radius=-1", "ood_radius must be a positive number; got -1.0"),
         ("--ood=nowhere", "nowhere is no folder"),

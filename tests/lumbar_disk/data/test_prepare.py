@@ -192,6 +192,10 @@ def test_another_format_or_version_is_made_again_but_not_loaded(tmp_path):
     assert len(load(path).train) == 5
     with pytest.raises(FileNotFoundError, match=r"none.npz is not there. Make it with"):
         load(tmp_path / "none.npz")
+    with pytest.raises(
+        IsADirectoryError, match=r"is a folder; expected a file that `lumbar-disk prepare` wrote"
+    ):
+        load(tmp_path)
 
 
 def test_the_real_data_are_read_again_in_under_a_second(tmp_path):
