@@ -15,7 +15,7 @@ from lumbar_disk._core.files import reading
 SUFFIXES = (".mha", ".mhd")
 
 _HEADER = 65536  # bytes; a real header has some hundreds
-_DATA = re.compile(rb"ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)", re.IGNORECASE)
+_DATA = re.compile(rb"(^[ \t]*)?ElementDataFile[ \t]*[=:][ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 def data_files(path: Path) -> tuple[Path, ...]:
@@ -32,14 +32,21 @@ def data_files(path: Path) -> tuple[Path, ...]:
     with reading(path, "Download it again."), path.open("rb") as file:
         header = file.read(_HEADER)
     found: list[Path] = []
-    for match in _DATA.finditer(header):
-        value = match[1].decode(errors="replace").strip()
-        kind = value.split(" ")[0].upper()
+    for match in _DATA.finditer(header):  # also in comments: who knows what another reader takes for a line
+        value = match[2].decode(errors="replace").strip()
+        kind = value.split(" ", maxsplit=1)[0].upper()
         if kind == "LOCAL":
-            return tuple(found)
-        listed = header[match.end() :].decode(errors="replace").splitlines() if kind == "LIST" else [value]
-        for name in filter(None, map(str.strip, listed)):
+            if match[1] is not None:
+                return tuple(found)
+            continue
+        rest = path.read_bytes()[match.end() :].decode(errors="replace") if kind == "LIST" else value
+        for name in filter(None, map(str.strip, rest.splitlines())):
             found += _beside(path, name)
+    if not found:
+        raise ValueError(
+            f"{path}: cannot be read as an image; download it again. Its first {_HEADER // 1024} kB name no "
+            "ElementDataFile."
+        )
     return tuple(found)
 
 

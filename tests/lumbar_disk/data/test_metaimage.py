@@ -29,6 +29,7 @@ def volume(path, where):
         "LIST\nslice.raw\n../secret.raw",
         "LIST 2\n{outside}/secret.raw",
         "../secret%d.raw 1 2 1",
+        "LIST\n" + "slice.raw\n" * 10_000 + "../secret.raw",
     ],
 )
 @pytest.mark.parametrize("suffix", [".mha", ".mhd"])
@@ -37,6 +38,17 @@ def test_a_volume_that_reaches_outside_its_folder_is_refused_by_name(tmp_path, w
     path = volume(tmp_path / "images" / f"1_t2{suffix}", where.format(outside=tmp_path))
     with pytest.raises(
         ValueError, match=r"1_t2.mh[ad]: its header takes the voxels from '.*secret.*outside its"
+    ):
+        _spider._volume(path)
+
+
+@pytest.mark.parametrize("line", ["Comment = ElementDataFile = LOCAL", "Comment = " + "x" * 100_000])
+def test_a_header_that_hides_where_the_voxels_are_is_refused(tmp_path, line):
+    (tmp_path / "secret.raw").write_bytes(VALUES.tobytes())
+    path = volume(tmp_path / "images" / "1_t2.mha", "../secret.raw")
+    path.write_bytes(f"{line}\n".encode() + path.read_bytes())
+    with pytest.raises(
+        ValueError, match=r"1_t2.mha: (its header takes the voxels from|.*name no ElementDataFile)"
     ):
         _spider._volume(path)
 
