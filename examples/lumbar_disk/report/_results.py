@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from advreg.evaluation import Interval, Table
-from lumbar_disk._core.files import read_arrays, read_json
+from lumbar_disk._core.files import read_arrays, read_json, reading
 from lumbar_disk.report._paper import PAPER_SIZE, ordered
 from lumbar_disk.study import MEASURES, Examples, Measure
 
 RESTORE = "Restore it, or run the study again in another folder."
+PARTS = (("recipe", "size"), ("patients", "test"), ("discs", "test"), ("data", "sources"))  # of study.json
 MODEL = ("steps", "parameters", "warm_start", "seconds_training", "seconds_evaluation")  # of model.json
 
 Cells = Mapping[tuple[str, str, float], Interval]  # by measure, model and radius
@@ -72,6 +73,10 @@ def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = or
             f"{path}: expected {', '.join(needed)}; got no {', '.join(absent)}. It was written by another "
             "version; run the study again."
         )
+    with reading(path, RESTORE):
+        lacking = [f"{name}, {part}" for name, part in PARTS if part not in about[name]]
+        if lacking:
+            raise ValueError(f"it has no {'; no '.join(lacking)}")
     there = {path.parent.name: path.parent for path in (folder / "models").glob("*/model.json")}
     names = order(set(there))
     present = [name for name in names if name in there]
