@@ -116,7 +116,13 @@ def _still(model):
     return run
 
 
-ATTACKS = {"pgd_attack": attack, "noisy": noisy_attack, "square_attack": search, "auto_attack": ensemble}
+ATTACKS = {
+    "pgd_attack": attack,
+    "noisy": noisy_attack,
+    "square_attack": search,
+    "auto_attack": ensemble,
+    "training": training,
+}
 
 
 def lines_of(run):

@@ -355,9 +355,9 @@ def test_the_value_of_each_example_is_its_own(shape, count, width, run, seed):
 
 def test_what_is_drawn_alone_is_what_is_read_of_the_whole():
     """The drawn targets themselves, without the library."""
-    for name in LEAVES:
+    for name, leaf in LEAVES.items():
         for count in (1, 2, 5):
-            found = LEAVES[name](count, torch.Generator().manual_seed(count))
+            found = leaf(count, torch.Generator().manual_seed(count))
             whole = getattr(found.whole, "value", found.whole) if "constant" not in name else found.whole
             alone = torch.stack([found.read(one, 1).reshape(()) for one in found.alone])
             torch.testing.assert_close(found.read(whole, count).expand(count), alone)
