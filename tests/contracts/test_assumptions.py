@@ -548,8 +548,9 @@ BROKEN = {
 @pytest.mark.parametrize("broken", BROKEN)
 @pytest.mark.parametrize("name", ENTRANCES)
 def test_every_entrance_refuses(name, broken):
+    model = BROKEN[broken]()
     state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     with pytest.raises(AssumptionError):
-        ENTRANCES[name](BROKEN[broken](), inputs(COUNT, 4), inputs(COUNT, 4))
+        ENTRANCES[name](model, inputs(COUNT, 4), inputs(COUNT, 4))
     assert torch.equal(state[0], torch.get_rng_state())
     assert state[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002

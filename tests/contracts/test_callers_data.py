@@ -30,7 +30,7 @@ def shifted(x):
 
 
 def overwritten(x):
-    x[:] = x.clamp(0.3, 0.7)
+    x[:] = 0.8 * x
     return x
 
 
@@ -60,11 +60,13 @@ class InPlace(nn.Module):
     def __init__(self, name, *, copies):
         super().__init__()
         self.name, self.copies = name, copies
-        self.inner = nn.ModuleDict({"norm": nn.BatchNorm1d(6), "head": nn.Linear(6, 6)})
+        self.inner = nn.ModuleDict(
+            {"norm": nn.BatchNorm1d(6), "noise": nn.Dropout(0.1), "head": nn.Linear(6, 6)}
+        )
 
     def forward(self, x):
         own = IN_PLACE[self.name](x.clone() if self.copies else x)
-        code = self.inner["head"](self.inner["norm"](own).relu_())
+        code = self.inner["head"](self.inner["noise"](self.inner["norm"](own).relu_()))
         return {"a": code[:, :3], "b": code[:, 3:].sigmoid()}
 
 
@@ -72,13 +74,12 @@ def in_place(name, *, copies=False):
     return seeded(partial(InPlace, name, copies=copies)).eval()
 
 
-@pytest.mark.filterwarnings("ignore:only .* will be read")
 @pytest.mark.parametrize(
-    ("name", "where"),
-    [("sub_ and div_", where) for where in ENTRANCES]
-    + [(name, where) for name in IN_PLACE for where in ("pgd_attack", "evaluate")],
+    ("name", "where", "execution"),
+    [("sub_ and div_", where, "as it is") for where in ENTRANCES]
+    + [("sub_ and div_", "pgd_attack", execution) for execution in EXECUTIONS]
+    + [(name, where, "as it is") for name in IN_PLACE for where in ("pgd_attack", "evaluate")],
 )
-@pytest.mark.parametrize("execution", ["as it is", "bfloat16, in parts"])
 def test_a_network_that_writes_into_its_input(name, where, execution):
     (x, y), results = data(), []
     y = {"a": y, "b": y.flip(1)}
@@ -142,7 +143,7 @@ def test_an_objective_that_writes_into_the_output(judges):
     def error(output, target):
         return (output - target).square().sum(1)
 
-    limit = float(error(layer(x), y).median())
+    limit = float(error(layer(x), y).detach().median())
     told = {"judge": error} if judges == "judge" else {"stop": lambda o, t: error(o, t) > limit}
     expected = pgd_attack(layer, x, y, **{**OPTIONS, "objective": careful}, **told)
     found = pgd_attack(layer, x, y, **{**OPTIONS, "objective": objective}, **told)

@@ -29,6 +29,20 @@ THREAT = Threat(linf, 0.1)
 RULE = Steepest(0.4)
 PARTS = Execution(micro_batch=3)
 each_case = pytest.mark.parametrize("name", CASES)
+SOME = (
+    "list of dicts",
+    "as many boxes as images, marked",
+    "table",
+    "table, marked",
+    "flat rows",
+    "flat rows, weights as long as a part",
+    "strings",
+    "nest",
+    "spacing",
+    "spacing, marked",
+    "class names",
+)
+some_cases = pytest.mark.parametrize("name", SOME)
 in_parts = pytest.mark.parametrize("execution", [None, PARTS], ids=["at once", "in parts"])
 
 
@@ -42,7 +56,7 @@ def attacked(case, x, radius, **options):
     options = {"objective": case.error, "threat": threat, "steps": 3, "rule": RULE, **options}
     return torch.cat(
         [
-            pgd_attack(cells(), x[at : at + 1], one, index=torch.tensor([at]), **options).x
+            pgd_attack(cells(), x[at : at + 1], case.mark(one), index=torch.tensor([at]), **options).x
             for at, one in enumerate(case.alone)
         ]
     )
@@ -119,13 +133,13 @@ def test_together_sums_stay_sums():
 
 
 @in_parts
-@each_case
+@some_cases
 def test_diagnose(name, execution):
     case, x = CASES[name](), inputs()
     options = {"objective": case.error, "threat": THREAT, "seed": 0}
     found = diagnose(cells(), x, case.y, steps=10, queries=30, execution=execution, **options)
     alone = [
-        pgd_attack(cells(), x[at : at + 1], one, steps=10, index=torch.tensor([at]), **options).x
+        pgd_attack(cells(), x[at : at + 1], case.mark(one), steps=10, index=torch.tensor([at]), **options).x
         for at, one in enumerate(case.alone)
     ]
     gain = by_hand(case, torch.cat(alone)) - by_hand(case, x)
@@ -149,24 +163,28 @@ class Twice(nn.Module):
 
 
 @in_parts
-@each_case
+@some_cases
 def test_tradeoff(name, execution):
-    case, x, net = CASES[name](), inputs(), Twice()
-    task = Task(case.error, "higher", (Member("signs", case.error, RULE),))
+    case, x, net, beside = CASES[name](), inputs(), Twice(), numbers(COUNT, 4, 5, seed=9)
+    other = Case(beside, list(beside.split(1)), lambda o, t: (o - t).abs().mean((1, 2)))
+    tasks = {
+        key: Task(one.error, "higher", (Member("signs", one.error, RULE),))
+        for key, one in (("a", case), ("b", other))
+    }
     front = tradeoff(
         net,
         x,
-        {"a": case.y, "b": case.y},
-        heads={"a": task, "b": task},
+        {"a": case.y, "b": beside},
+        heads=tasks,
         threat=THREAT,
         points=3,
         steps=2,
         execution=execution,
     )
-    for at, key in enumerate("ab"):
-        near(front.clean[:, at], by_hand(case, x, lambda x, key=key: net(x)[key]))
+    for at, (key, one) in enumerate((("a", case), ("b", other))):
+        near(front.clean[:, at], by_hand(one, x, lambda x, key=key: net(x)[key]))
         for found, values in zip(front.x, front.values, strict=True):
-            near(values[:, at], by_hand(case, found, lambda x, key=key: net(x)[key]))
+            near(values[:, at], by_hand(one, found, lambda x, key=key: net(x)[key]))
 
 
 # Training
@@ -179,18 +197,15 @@ def test_adversaries(name, execution):
     adversary = Adversary(case.error, THREAT, RULE, 3, execution=execution)
     found = adversary(cells(), x, case.y, Keys(0, torch.arange(COUNT)))
     alone = [
-        adversary(cells(), x[at : at + 1], one, Keys(0, torch.tensor([at])))
+        adversary(cells(), x[at : at + 1], case.mark(one), Keys(0, torch.tensor([at])))
         for at, one in enumerate(case.alone)
     ]
     near(found, torch.cat(alone))
 
 
-MARKED = [name for name in CASES if name.endswith("marked")]
-
-
 @in_parts
 @pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
-@each_case
+@some_cases
 def test_training_losses(name, together, execution):
     case, x = CASES[name](), inputs()
     attack = Adversary(case.error, THREAT, RULE, 2, execution=execution)
@@ -200,7 +215,7 @@ def test_training_losses(name, together, execution):
     found = [attack(cells(), x, case.y, keys.fold_in(0)), THREAT.sample(x, keys.fold_in(1))]
     expected = [float(by_hand(case, each).mean()) for each in (x, *found)]
     near([float(part) for part in parts.values()], expected)
-    near(float(total), 0.5 * expected[0] + 0.3 * expected[1] + 0.2 * expected[2])
+    near(float(total.detach()), 0.5 * expected[0] + 0.3 * expected[1] + 0.2 * expected[2])
 
 
 @pytest.mark.parametrize("name", ["list of dicts", "table", "flat rows", "strings", "spacing, marked"])
@@ -294,9 +309,8 @@ def paired(net, objective, x, x_in):
 
 
 @in_parts
-@pytest.mark.parametrize("restarts", [1, 2])
 @pytest.mark.parametrize("form", FORMS)
-def test_outputs_are_matched(form, restarts, execution):
+def test_outputs_are_matched(form, execution):
     make, objective = FORMS[form]
     net, x_in, x_out = Outputs(make).eval(), inputs(), inputs().flip(0)
     before = paired(net, objective, x_out, x_in)
@@ -309,7 +323,7 @@ def test_outputs_are_matched(form, restarts, execution):
         threat=Threat(linf, 0.2),
         rule=RULE,
         steps=3,
-        restarts=restarts,
+        restarts=2,
         match={"close": Within(objective, low=limit)},
         execution=execution,
     )

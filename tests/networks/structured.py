@@ -47,11 +47,13 @@ class Case(NamedTuple):
         y: Of the batch, as a caller gives it.
         alone: Of each example alone.
         error: What reads it, `(output, target) -> (B,)`.
+        mark: What must be said of the target of one example, too.
     """
 
     y: Any
     alone: list[Any]
     error: Callable[[Any, Any], torch.Tensor]
+    mark: Callable[[Any], Any] = lambda value: value
 
 
 def by_hand(case, x, net=None):
@@ -194,7 +196,10 @@ def numbered_by_column(at, told):
         rest = [column for column in range(6) if column != place]
         return flat(output, target[:, place], target[:, rest])
 
-    return Case(per_example(moved(table()), number=told), list(map(moved, tables())), error)
+    def mark(rows):
+        return per_example(rows, number=told)
+
+    return Case(mark(moved(table())), list(map(moved, tables())), error, mark)
 
 
 def mapping_of_rows(form=lambda value: value, key="batch_idx"):
@@ -299,12 +304,13 @@ def data_class():
     return Case(y, alone, error)
 
 
+class Scale:
+    """Of the caller's own."""
+
+    by = 3.0
+
+
 def plain_object():
-    """Of the caller's own class, the same for all."""
-
-    class Scale:
-        by = 3.0
-
     y = {"points": points(), "scale": Scale()}
     alone = each(lambda _, row: {"points": points()[row], "scale": Scale()})
     return Case(y, alone, lambda o, t: off(o, t["points"]) * t["scale"].by)
