@@ -482,9 +482,12 @@ def test_an_objective_that_squeezes_the_batch_away():
     def objective(output, target):
         return (output.squeeze() - target.squeeze()).square().sum(1)
 
-    told = refused(lambda x: x[:, None], inputs(COUNT, 4), inputs(COUNT, 1, 4), objective=objective)
+    x, y = inputs(COUNT, 4), inputs(COUNT, 1, 4)
+    told = refused(lambda x: x[:, None], x, y, objective=objective, restarts=2)
     assert "one example alone fails" in told
     assert "squeezes the batch away" in told
+    found = attacked(lambda x: x[:, None], x, y, objective=objective)  # where nothing is cut it is right
+    torch.testing.assert_close(found.value, (found.x - y[:, 0]).square().sum(1))
 
 
 class Static(nn.Module):

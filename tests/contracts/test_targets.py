@@ -122,7 +122,7 @@ def test_attacks_without_gradients(name, search):
     options = {
         "objective": case.error,
         "threat": THREAT,
-        "execution": Execution(micro_batch=parts),
+        "execution": PARTS,
         **options,
     }
     found = attack(cells(), x, case.y, **options)
