@@ -468,7 +468,7 @@ def test_a_mark_that_is_wrong():
 
 
 def test_a_judge_and_a_stop_rule_are_examined_too():
-    x, y = inputs(COUNT, 4), inputs(COUNT, 4)
+    x, y = inputs(COUNT, 4), inputs(COUNT, 4).flip(0)
     told = refused(lambda x: x, x, y, judge=lambda o, t: (o - t).square().mean().expand(len(o)))
     assert "judge" in told
     told = refused(lambda x: x, x, y, stop=lambda o, t: o.sum(1) > o.sum(1).mean())

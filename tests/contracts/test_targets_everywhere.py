@@ -250,7 +250,7 @@ class Outputs(nn.Module):
 
 def kept(cells):
     """The cells of each image with a score above zero, one at least."""
-    return [one[one[:, 4] > min(0.0, float(one[:, 4].max()) - 1e-9)] for one in cells]
+    return [one[one[:, 4] > one[:, 4].detach().amax().sub(1e-9).clamp(max=0)] for one in cells]
 
 
 def rows_of(code):
