@@ -14,10 +14,11 @@ THREAT = Threat(linf, 0.1)
 PARTS = Execution(micro_batch=3)
 OPTIONS = {"threat": THREAT, "steps": 4, "rule": Steepest(0.4)}
 WAYS = {
-    "restarts": {"restarts": 2},
-    "in parts, to the last": {"keep": "last", "execution": PARTS},
+    "restarts in parts": {"restarts": 2, "execution": PARTS},
+    "to the last": {"keep": "last"},
     "one at a time, in a schedule": {"execution": Execution(micro_batch=1), "schedule": Shrinking()},
 }
+SOME = ("list of dicts", "table", "flat rows", "flat rows, weights as long as a part", "nest", "spacing")
 each_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -55,11 +56,10 @@ def test_an_attack(name, way):
         near(found.x, alone(case, pgd_attack, x, **options))
 
 
-@pytest.mark.parametrize("parts", [None, 3])
 @each_case
-def test_examples_that_are_finished_leave(name, parts):
+def test_examples_that_are_finished_leave(name):
     case, x = CASES[name](), inputs()
-    options = {"objective": case.error, "execution": Execution(micro_batch=parts), "restarts": 2, **OPTIONS}
+    options = {"objective": case.error, "execution": PARTS, "restarts": 2, **OPTIONS}
     before, after = by_hand(case, x), pgd_attack(cells(), x, case.y, **options).value
     # Some are finished at the start, some on the way, some never.
     limit = float(torch.cat([before, after]).quantile(0.55))
@@ -114,8 +114,11 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES)
-@each_case
+@pytest.mark.parametrize(
+    ("name", "search"),
+    [(name, "square_attack") for name in CASES]
+    + [(name, search) for name in SOME for search in ("score_attack", "random_noise")],
+)
 def test_attacks_without_gradients(name, search):
     case, x = CASES[name](), inputs()
     attack, options = SEARCHES[search]

@@ -65,8 +65,9 @@ def attacked(case, x, radius, **options):
 # Evaluation
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["each radius", "together"])
-@each_case
+@pytest.mark.parametrize(
+    ("name", "together"), [(name, True) for name in CASES] + [(name, False) for name in SOME]
+)
 def test_radius_curve(name, together):
     case, x = CASES[name](), inputs()
     attack = partial(pgd_attack, objective=case.error, steps=3, rule=RULE)
@@ -79,7 +80,7 @@ def test_radius_curve(name, together):
         near(table.where(radius=radius).values(), expected)
 
 
-@each_case
+@pytest.mark.parametrize("name", [*SOME, "object"])
 def test_evaluate(name, tmp_path):
     case, x = CASES[name](), inputs()
     attack = partial(pgd_attack, objective=case.error, threat=THREAT, steps=3, rule=RULE, execution=PARTS)
@@ -132,8 +133,14 @@ def test_together_sums_stay_sums():
 # Diagnosis
 
 
-@in_parts
-@some_cases
+@pytest.mark.parametrize(
+    ("name", "execution"),
+    [
+        ("list of dicts", None),
+        *((name, PARTS) for name in ("table", "spacing", "spacing, marked", "flat rows")),
+    ],
+    ids=str,
+)
 def test_diagnose(name, execution):
     case, x = CASES[name](), inputs()
     options = {"objective": case.error, "threat": THREAT, "seed": 0}
@@ -162,9 +169,8 @@ class Twice(nn.Module):
         return {"a": code, "b": -code.flip(1)}
 
 
-@in_parts
 @some_cases
-def test_tradeoff(name, execution):
+def test_tradeoff(name):
     case, x, net, beside = CASES[name](), inputs(), Twice(), numbers(COUNT, 4, 5, seed=9)
     other = Case(beside, list(beside.split(1)), lambda o, t: (o - t).abs().mean((1, 2)))
     tasks = {
@@ -179,7 +185,7 @@ def test_tradeoff(name, execution):
         threat=THREAT,
         points=3,
         steps=2,
-        execution=execution,
+        execution=PARTS,
     )
     for at, (key, one) in enumerate((("a", case), ("b", other))):
         near(front.clean[:, at], by_hand(one, x, lambda x, key=key: net(x)[key]))
@@ -190,11 +196,10 @@ def test_tradeoff(name, execution):
 # Training
 
 
-@in_parts
 @each_case
-def test_adversaries(name, execution):
+def test_adversaries(name):
     case, x = CASES[name](), inputs()
-    adversary = Adversary(case.error, THREAT, RULE, 3, execution=execution)
+    adversary = Adversary(case.error, THREAT, RULE, 3, execution=PARTS)
     found = adversary(cells(), x, case.y, Keys(0, torch.arange(COUNT)))
     alone = [
         adversary(cells(), x[at : at + 1], case.mark(one), Keys(0, torch.tensor([at])))
@@ -203,12 +208,11 @@ def test_adversaries(name, execution):
     near(found, torch.cat(alone))
 
 
-@in_parts
 @pytest.mark.parametrize("together", [True, False], ids=["together", "apart"])
 @some_cases
-def test_training_losses(name, together, execution):
+def test_training_losses(name, together):
     case, x = CASES[name](), inputs()
-    attack = Adversary(case.error, THREAT, RULE, 2, execution=execution)
+    attack = Adversary(case.error, THREAT, RULE, 2, execution=PARTS)
     terms = {"attack": (0.3, attack), "noise": (0.2, Noise(THREAT))}
     total, parts = AdversarialLoss(case.error, terms, together=together)(cells(), x, case.y, seed=3)
     keys = Keys(3, torch.arange(COUNT))
@@ -335,7 +339,7 @@ def test_outputs_are_matched(form, execution):
     assert torch.equal(found.finished, expected >= limit)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("form", FORMS)
 def test_outputs_are_trained(form, count):
     """Clean and changed inputs share a pass, whose outputs are cut."""

@@ -193,6 +193,7 @@ def flat(count, g):
         whole | {key: beside[key].whole for key in some},
         [one | {key: beside[key].alone[at] for key in some} for at, one in enumerate(alone)],
         read,
+        len(whose) == count and "images" in some,  # as many rows as images
     )
 
 
