@@ -66,7 +66,7 @@ def attacked(case, x, radius, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "together"), [(name, True) for name in CASES] + [(name, False) for name in SOME]
+    ("name", "together"), [(name, True) for name in CASES] + [(name, False) for name in SOME[::3]]
 )
 def test_radius_curve(name, together):
     case, x = CASES[name](), inputs()
@@ -137,7 +137,7 @@ def test_together_sums_stay_sums():
     ("name", "execution"),
     [
         ("list of dicts", None),
-        *((name, PARTS) for name in ("table", "spacing", "spacing, marked", "flat rows")),
+        *((name, PARTS) for name in ("table", "spacing", "spacing, marked")),
     ],
     ids=str,
 )
