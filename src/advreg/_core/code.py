@@ -183,7 +183,16 @@ def class_body(cls: type) -> Mapping[str, Any]:
 
 _OF_PYTHON = frozenset(
     {
-        *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__slots__", "__firstlineno__"),
+        *(
+            "__dict__",
+            "__weakref__",
+            "__slotnames__",
+            "__doc__",
+            "__module__",
+            "__qualname__",
+            "__slots__",
+            "__firstlineno__",
+        ),
         *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
         *("__static_attributes__", "__match_args__", "__parameters__", "__orig_bases__"),
         *("__dataclass_fields__", "__dataclass_params__", "__abstractmethods__", "_abc_impl"),

@@ -81,7 +81,8 @@ def modules_of(model: Any) -> list[nn.Module]:
 def reached(function: Any) -> Iterator[tuple[Any, bool]]:
     """What a function consists of, itself included, and whether a plain function stands around it.
 
-    Functions, partials, bound methods, callable objects and containers are looked through, modules are not.
+    Functions, partials, bound methods, callable objects and containers are looked through, of modules the lists
+    that they hold.
     """
     seen: set[int] = set()
     left: list[tuple[Any, bool]] = [(function, False)]
@@ -111,7 +112,10 @@ def _parts(thing: Any) -> Iterable[Any]:
     """What a thing consists of, if it is no module."""
     parts: Iterable[Any] = ()
     match thing:
-        case nn.Module() | type():
+        case nn.Module():  # a network that it keeps in a list, so that it is no part of it
+            held = [value for module in thing.modules() for value in vars(module).values()]
+            parts = [value for value in held if isinstance(value, (list, tuple)) and len(value) <= _MANY]
+        case type():
             pass
         case partial():
             parts = [thing.func, *thing.args, *thing.keywords.values()]

@@ -31,9 +31,11 @@ class Numbered:
     Attributes:
         at: The column of a table `(N, M)` that holds the numbers, or the key of a mapping whose other entries
             of this length are the rows.
+        entries: What each other entry of a mapping is; `Numbered` where it has the rows.
     """
 
     at: int | str
+    entries: Mapping[Any, Structure] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,22 @@ def structure_of(tree: Any, count: int) -> Structure:
     """
     if isinstance(tree, _Said):
         _check_said(tree, count)
-        return tree.structure
+        match tree.structure:
+            case Numbered(at=str() as key, entries=None):
+                return Numbered(key, _entries_of(tree.value, key, count))
+            case Numbered(at=int() as column) if column < 0:
+                return Numbered(column + tree.value.shape[1])
+            case own:
+                return own
     if isinstance(tree, (Tensor, np.ndarray)):
         return Kind.ROWS if tree.shape[:1] == (count,) else Kind.SHARED
     held = children(tree)
     if held is None:
         return Kind.SHARED
     if isinstance(tree, Mapping) and (key := next((key for key in NUMBERS if key in tree), None)):
-        return Numbered(key)
-    if type(tree) in (list, tuple) and len(tree) == count and not _heads(tree, count):
+        return Numbered(key, _entries_of(tree, key, count))
+    entries = type(tree) in (list, tuple) and len(tree) == count and not _heads(tree, count)
+    if entries and not any(isinstance(node, _Said) for node in _nodes(tree)):
         return Kind.ROWS
     return Nest({key: structure_of(value, count) for key, value in held.items()})
 
@@ -156,6 +165,13 @@ def alternatives(tree: Any, structure: Structure, count: int) -> Iterator[Struct
             for other in alternatives(value, structure.entries[key], count):
                 yield Nest({**structure.entries, key: other})
         return
+    if isinstance(structure, Numbered):
+        entries = structure.entries or {}
+        for key, kind in entries.items():
+            if kind is not Kind.SHARED:
+                yield Numbered(structure.at, {**entries, key: Kind.SHARED})
+            if isinstance(kind, Numbered) and len(held[key]) == count:
+                yield Numbered(structure.at, {**entries, key: Kind.ROWS})
     nest = Nest({key: structure_of(value, count) for key, value in held.items()})
     yield nest
     yield from alternatives(tree, nest, count)
@@ -178,7 +194,7 @@ def cut(tree: Any, structure: Structure, some: Tensor | slice, count: int) -> An
             tree, {key: cut(value, structure.entries[key], some, count) for key, value in held.items()}
         )
     if isinstance(structure, Numbered):
-        return _numbered(tree, structure.at, some, count)
+        return _numbered(tree, structure, some, count)
     if isinstance(some, slice):
         return tree[some]
     if isinstance(tree, (Tensor, np.ndarray)):
@@ -213,8 +229,9 @@ def following(parts: Sequence[Any], sizes: Sequence[int], structure: Numbered) -
     return rebuilt(first, held)
 
 
-def _numbered(tree: Any, at: int | str, some: Tensor | slice, count: int) -> Any:
+def _numbered(tree: Any, structure: Numbered, some: Tensor | slice, count: int) -> Any:
     """Flat rows of some examples, with their numbers counted anew."""
+    at, entries = structure.at, structure.entries or {}
     numbers = torch.as_tensor(tree[:, at] if isinstance(at, int) else tree[at])
     match = numbers.reshape(-1)[None] == _places(some, count).to(numbers.device)[:, None]
     new, rows = match.nonzero().unbind(1)
@@ -228,14 +245,23 @@ def _numbered(tree: Any, at: int | str, some: Tensor | slice, count: int) -> Any
         return torch.where(column, new.to(chosen)[:, None], chosen)
     held = {}
     for key, value in (children(tree) or {}).items():
-        array = isinstance(value, (Tensor, np.ndarray))
         if key == at:
             held[key] = _like(new, value)
-        elif array and len(value) == len(numbers) and value.ndim <= 2:  # of more dimensions are images
+        elif isinstance(entries[key], Numbered):
             held[key] = value[rows.to(value.device) if isinstance(value, Tensor) else rows.cpu().numpy()]
         else:
-            held[key] = cut(value, structure_of(value, count), some, count)
+            held[key] = cut(value, entries[key], some, count)
     return rebuilt(tree, held)
+
+
+def _entries_of(tree: Any, key: str, count: int) -> dict[Any, Structure]:
+    """What the entries of a mapping of flat rows are: rows where they are as long, or else as they look."""
+    rows, found = len(bare(tree[key])), dict[Any, Structure]()
+    for name, value in (children(tree) or {}).items():
+        array = isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0
+        if name != key:
+            found[name] = Numbered(key) if array and len(value) == rows else structure_of(value, count)
+    return found
 
 
 def _like(new: Tensor, old: Any) -> Any:

@@ -93,7 +93,7 @@ def power_start(
     twice = sdpa_kernel(SDPBackend.MATH)  # the fused forms of attention have no second derivative
     with frozen(model), torch.inference_mode(mode=False), torch.enable_grad(), twice:
         point = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
-        output = _tensor(part(point), head, len(x))
+        output = _tensor(part(point.clone()), head, len(x))
         direction = _stretched(output, point, threat, keys.normal(x), iterations)
     radius = torch.as_tensor(threat.radius, dtype=x.dtype, device=x.device).expand(len(x))
     return threat.project(x.detach() + per_example(radius, x) * direction, x.detach())

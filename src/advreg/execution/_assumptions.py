@@ -63,7 +63,7 @@ def examined(
 
     Outputs and targets of some examples are cut out of the batch: each function must give what it gave for
     the whole. Where it does not, other structures of the target are tried, such as a spacing that is as long
-    as the batch by chance; the first that fits is taken. Then the last example goes through the network
+    as the batch by chance; the first that fits is taken. Then the first example goes through the network
     alone, twice.
 
     Costs one pass of the batch, whose values the attack needs anyway, and two of one example.
@@ -94,7 +94,7 @@ def examined(
         raise AssumptionError(_of_failure(error, count, (), "a part of the batch")) from error
     if output is None:
         raise TypeError("the model returned None where outputs are expected: return them from its forward")
-    values = {name: as_number(function(output, batch.y), count, name) for name, function in functions.items()}
+    values = {name: _first(function, output, batch.y, count, name) for name, function in functions.items()}
     fitting: tuple[Structure, Structure] | None = None
     failures: list[Exception] = []
     for pair in islice(_structures(output, batch), TRIED):
@@ -102,12 +102,40 @@ def examined(
             fitting = pair
             break
     if fitting is None:
+        for name, function in functions.items():
+            if not _near(_first(function, output, batch.y, count, name), values[name], values[name], 0.0):
+                raise AssumptionError(
+                    f"the {name} gives another value when it is asked again about the same output: it draws "
+                    "random numbers, or keeps a state; make it a function of output and target alone"
+                )
         raise AssumptionError(_of_targets(batch, functions, failures)) from next(iter(failures), None)
     batch = batch._replace(structure=fitting[1])
-    last = _kept(cut(output, fitting[0], slice(count - 1, count), count))
+    own = _kept(cut(output, fitting[0], slice(0, 1), count))  # the first: of a part that is no smaller
     copies = partial(_copies, outputs, batch, fitting[0])
-    _alone(model, exact, batch, functions, values, last, copies, noisy=noisy, resized=resized)
+    _alone(model, exact, batch, functions, values, own, copies, noisy=noisy, resized=resized)
     return Examined(batch, values)
+
+
+def _first(function: Function, output: Output, target: Target, count: int, name: str) -> Tensor:
+    """What a function gives on the clean inputs; that it writes into neither output nor target is seen here."""
+    given = _kept(output), _copied(target)
+    value = as_number(function(*given), count, name)
+    for what, tree, own in (("output", given[0], output), ("target", given[1], target)):
+        pairs = zip(_numbers(tree), _numbers(own), strict=True)
+        if any(a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
+            raise AssumptionError(
+                f"the {name} changes the {what} that it is given, which others read after it: let it work on a "
+                f"copy, {what}.clone(), or without the underscore, clamp in place of clamp_"
+            )
+    return value
+
+
+def _copied(target: Any) -> Any:
+    """A target whose tensors and arrays are in memory of their own."""
+    if isinstance(target, (Tensor, np.ndarray)):
+        return target.clone() if isinstance(target, Tensor) else target.copy()
+    held = children(target)
+    return target if held is None else rebuilt(target, {key: _copied(value) for key, value in held.items()})
 
 
 def as_number(value: Any, count: int, name: str) -> Tensor:
@@ -176,16 +204,17 @@ def _fits(
     )
     halves = (t.dtype for t in (*tensors(output), *values.values()) if t.is_floating_point())
     share = max(1e-4, *(4 * torch.finfo(dtype).eps for dtype in halves))
-    for place in some:
-        places = torch.tensor([place, place])  # twice, as restarts come
-        for name, function in functions.items():
-            try:
-                value = function(cut(output, theirs, places, count), cut(batch.y, own, places, count))
-            except Exception as error:  # noqa: BLE001 - a wrong cut may raise anything
-                failures.append(error)
-                return False
-            if not _near(value, values[name][[place, place]], values[name], share):
-                return False
+    for number, place in enumerate(some):
+        for times in (2, 1, 3) if number == 0 else ((2, 1, 3)[number % 3],):  # twice, as restarts come
+            places = torch.tensor([place] * times)
+            for name, function in functions.items():
+                try:
+                    value = function(cut(output, theirs, places, count), cut(batch.y, own, places, count))
+                except Exception as error:  # noqa: BLE001 - a wrong cut may raise anything
+                    failures.append(error)
+                    return False
+                if not _near(value, values[name][[place] * times], values[name], share):
+                    return False
     return True
 
 
@@ -205,16 +234,16 @@ def _alone(
     batch: Batch,
     functions: Mapping[str, Function],
     values: Mapping[str, Tensor],
-    last: Output,
+    own: Output,
     copies: Callable[[], tuple[Output, Output]],
     *,
     noisy: bool,
     resized: bool,
 ) -> None:
-    """Compare the last example, alone and once more alone, with itself in its batch."""
+    """Compare the first example, alone and once more alone, with itself in its batch."""
     count, modules = len(batch.x), modules_of(model)
     before = marks(modules)
-    one = batch.take(slice(count - 1, count))
+    one = batch.take(slice(0, 1))
     try:
         outputs = [_kept(exact(one.x)) for _ in range(1 if noisy else 2)]
         found = [
@@ -225,37 +254,35 @@ def _alone(
             return
         written = _names(modules, differing(before, marks(modules)))
         raise AssumptionError(_of_failure(error, count, written)) from error
-    wanted = {name: value[count - 1 :] for name, value in values.items()}
+    wanted = {name: value[:1] for name, value in values.items()}
     written = _names(modules, differing(before, marks(modules)))
-    tolerance = _tolerance(last)
+    tolerance = _tolerance(own)
     repeats = all(
         _near(each[name], found[0][name], values[name], tolerance) for each in found for name in wanted
     )
     if not repeats and not _alike(outputs[0], outputs[1], tolerance):
         raise AssumptionError(_of_noise(modules, written))
     agrees = all(_near(found[0][name], wanted[name], values[name], tolerance) for name in wanted)
-    if noisy or agrees or _alike(outputs[0], last, tolerance):
+    if noisy or agrees or _alike(outputs[0], own, tolerance):
         return
-    if not _rounds(outputs[0], last, copies, tolerance):
+    if not _rounds(outputs[0], own, copies, tolerance):
         name = next(
             name for name in wanted if not _near(found[0][name], wanted[name], values[name], tolerance)
         )
-        shown = (
-            f"the {name} of example {count - 1} is {_shown(found[0][name])} alone and {_shown(wanted[name])} "
-        )
+        shown = f"the {name} of example 0 is {_shown(found[0][name])} alone and {_shown(wanted[name])} "
         raise AssumptionError(_of_interaction(shown + f"in its batch of {count}", modules, written))
 
 
 def _serves_its_size(
     exact: Model, batch: Batch, functions: Mapping[str, Function], values: Mapping[str, Tensor]
 ) -> bool:
-    """Whether a network that serves batches of one size alone gives the last example, repeated, its value."""
+    """Whether a network that serves batches of one size alone gives the first example, repeated, its value."""
     count = len(batch.x)
-    whole = batch.take(torch.full((count,), count - 1))
+    whole = batch.take(torch.zeros(count, dtype=torch.int64))
     try:
         output = exact(whole.x)
         return all(
-            _near(function(output, whole.y), values[name][[count - 1] * count], values[name], 1e-3)
+            _near(function(output, whole.y), values[name][[0] * count], values[name], 1e-3)
             for name, function in functions.items()
         )
     except Exception:  # noqa: BLE001 - the caller says how it failed on one example
@@ -263,9 +290,9 @@ def _serves_its_size(
 
 
 def _copies(outputs: Callable[[Batch], Output], batch: Batch, structure: Structure) -> tuple[Output, Output]:
-    """The last example's output in a batch of copies of it, as large as its own: the first and the last."""
+    """The first example's output in a batch of copies of it, as large as its own: the first and the last."""
     count = len(batch.x)
-    output = outputs(batch.take(torch.full((count,), count - 1)))
+    output = outputs(batch.take(torch.zeros(count, dtype=torch.int64)))
     first, own = (cut(output, structure, slice(at, at + 1), count) for at in (0, count - 1))
     return first, own
 
@@ -377,9 +404,8 @@ def _of_interaction(shown: str, modules: Sequence[nn.Module], written: Sequence[
 
 
 def _of_noise(modules: Sequence[nn.Module], written: Sequence[str]) -> str:
-    causes = []
-    if written:
-        causes.append(f"state kept between calls ({', '.join(written[:3])}: reset it in the forward)")
+    named = f"{', '.join(written[:3])}: " if written else ""
+    causes = [f"state kept between calls ({named}reset it in the forward)"]
     train = any(module.training for module in modules)
     causes.append(
         "dropout in train mode (call .eval() on the network first)" if train else "noise drawn in the forward"

@@ -6,8 +6,8 @@ import random
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from threading import RLock
+from contextlib import contextmanager
+from threading import Condition
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -98,10 +98,13 @@ def evaluating(model: Model) -> Iterator[None]:
             module.training = training
 
     try:
-        for top in tops:
-            top.eval()
-        yield
-    finally:
+        try:
+            for top in tops:
+                top.eval()
+            yield
+        finally:
+            in_full(put_back)
+    finally:  # as in `frozen`
         in_full(put_back)
 
 
@@ -142,19 +145,35 @@ def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -
         in_full(give_back)
 
 
-_LOCKS: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
-_LOCKING = RLock()
+_HELD: WeakKeyDictionary[nn.Module, list[tuple[int, object]]] = WeakKeyDictionary()
+_CHANGED = Condition()
 
 
 @contextmanager
 def _locked(modules: list[nn.Module]) -> Iterator[None]:
-    """Let one thread at a time run a model, or a part of it."""
-    with ExitStack() as stack:
-        for module in sorted(modules, key=id):  # in one order, so that two threads never wait for each other
-            with _LOCKING:
-                lock = _LOCKS.setdefault(module, RLock())
-            stack.enter_context(lock)
-        yield
+    """Let one thread at a time run a model, or a part of it; all modules are taken at once, or none."""
+    mine, token = threading.get_ident(), object()
+
+    def free() -> bool:
+        return all(owner == mine for module in modules for owner, _ in _HELD.get(module, ()))
+
+    def release() -> None:
+        with _CHANGED:
+            for module in modules:
+                _HELD[module] = [held for held in _HELD.get(module, ()) if held[1] is not token]
+            _CHANGED.notify_all()
+
+    try:
+        try:
+            with _CHANGED:
+                _CHANGED.wait_for(free)
+                for module in modules:
+                    _HELD[module] = [*_HELD.get(module, ()), (mine, token)]
+            yield
+        finally:
+            in_full(release)
+    finally:  # as in `frozen`
+        in_full(release)
 
 
 def _refuse_batch_statistics(modules: list[nn.Module]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from advreg._core.modules import sharded
 
@@ -29,6 +32,7 @@ class Containers:
         found: dict[int, Any] = {id(own): own for own in attributes}
         layer: list[Any] = [value for own in attributes for value in own.values()]
         for _ in range(DEEP):
+            layer = [one for value in layer for one in (value if isinstance(value, tuple) else (value,))]
             inner = {id(one): one for one in map(_container, layer) if one is not None}
             new = [one for key, one in inner.items() if key not in found]
             found |= inner
@@ -60,9 +64,14 @@ class State:
         self._modes = [(module, module.training) for module in modules if hasattr(module, "training")]
         self._sharded = sharded(modules)  # their parameters change in a forward
         self._containers = Containers(modules)
-        buffers = (buffer for module in modules for buffer in module.buffers(recurse=False))
-        written = {id(one): one for one in (*self._containers.entries(), *buffers) if _is_written(one)}
-        self._tensors = [(tensor, tensor.detach().clone()) for tensor in written.values()]
+        held = [one for entry in self._containers.entries() for one in _inside(entry)]
+        if not self._sharded:
+            held += (one for m in modules for one in (*m.parameters(False), *m.buffers(False)))
+        known = {id(one): one for one in held}.values()
+        own = [one for one in known if isinstance(one, Tensor) and not is_lazy(one)]
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in own]
+        self._arrays = [(array, array.copy()) for array in known if isinstance(array, np.ndarray)]
+        self._generators = [(one, _chance(one)) for one in known if isinstance(one, _GENERATORS)]
 
     def freeze(self) -> None:
         """Let no parameter require a gradient."""
@@ -86,6 +95,11 @@ class State:
             if not _same(tensor, value):
                 with torch.inference_mode(tensor.is_inference()):
                     tensor.data.copy_(value)  # unseen by autograd, which may hold it for a pass to come
+        for array, own in self._arrays:
+            if not np.array_equal(array, own):
+                array[...] = own
+        for generator, state in self._generators:
+            _set_chance(generator, state)
 
 
 _FOREIGN = {"torch", "numpy", "lightning", "pytorch_lightning", *sys.stdlib_module_names} - {"__main__"}
@@ -117,8 +131,33 @@ def in_full(restore: Callable[[], None]) -> None:
         raise interrupt
 
 
-def _is_written(value: Any) -> bool:
-    return isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
+
+def _chance(generator: Any) -> Any:
+    """The state of a generator of a model's own."""
+    match generator:
+        case torch.Generator() | np.random.RandomState():
+            return generator.get_state()
+        case np.random.Generator():
+            return generator.bit_generator.state
+        case _:
+            return generator.getstate()
+
+
+def _set_chance(generator: Any, state: Any) -> None:
+    match generator:
+        case torch.Generator() | np.random.RandomState():
+            generator.set_state(state)
+        case np.random.Generator():
+            generator.bit_generator.state = state
+        case _:
+            generator.setstate(state)
+
+
+def _inside(entry: Any) -> Any:
+    """A value, and those of a tuple."""
+    return entry if isinstance(entry, tuple) else (entry,)
 
 
 def _container(value: Any) -> dict[Any, Any] | list[Any] | set[Any] | deque[Any] | None:

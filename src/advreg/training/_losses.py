@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
+from advreg._core.targets import bare as marks_off
 from advreg._core.targets import cut, structure_of
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.execution import Execution, evaluating
@@ -105,7 +106,8 @@ class AdversarialLoss:
             if self.together
             else map(model, (each.clone() for each in inputs))
         )
-        means = [one_per_example(self.loss(output, y), len(x), "a loss").mean() for output in outputs]
+        goal = marks_off(y)
+        means = [one_per_example(self.loss(output, goal), len(x), "a loss").mean() for output in outputs]
         weights = [self.clean, *(weight for weight, _ in self.terms.values())]
         total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
         return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
