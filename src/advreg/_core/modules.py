@@ -81,8 +81,8 @@ def modules_of(model: Any) -> list[nn.Module]:
 def reached(function: Any) -> Iterator[tuple[Any, bool]]:
     """What a function consists of, itself included, and whether a plain function stands around it.
 
-    Functions, partials, bound methods, callable objects and containers are looked through, of modules the lists
-    that they hold.
+    Functions, partials, bound methods, callable objects and containers are looked through, of modules the
+    lists that they hold.
     """
     seen: set[int] = set()
     left: list[tuple[Any, bool]] = [(function, False)]

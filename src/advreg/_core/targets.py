@@ -93,7 +93,7 @@ def bare(tree: Any) -> Any:
     if isinstance(tree, _Said):
         return bare(tree.value)
     held = children(tree)
-    if held is None or not any(isinstance(node, _Said) for node in _nodes(tree)):
+    if held is None or not _marks(tree):
         return tree
     return rebuilt(tree, {key: bare(value) for key, value in held.items()})
 
@@ -119,29 +119,21 @@ def structure_of(tree: Any, count: int) -> Structure:
         ValueError: Something marked as per example that is not as long as the batch.
     """
     if isinstance(tree, _Said):
-        _check_said(tree, count)
-        match tree.structure:
-            case Numbered(at=str() as key, entries=None):
-                return Numbered(key, _entries_of(tree.value, key, count))
-            case Numbered(at=int() as column) if column < 0:
-                return Numbered(column + tree.value.shape[1])
-            case own:
-                return own
+        return _as_said(tree, count)
+    held, own = children(tree), Kind.SHARED
     if isinstance(tree, (Tensor, np.ndarray)):
-        return Kind.ROWS if tree.shape[:1] == (count,) else Kind.SHARED
-    held = children(tree)
+        return Kind.ROWS if tree.shape[:1] == (count,) else own
     if held is None:
-        return Kind.SHARED
-    if isinstance(tree, Mapping) and (key := next((key for key in NUMBERS if key in tree), None)):
-        return Numbered(key, _entries_of(tree, key, count))
-    entries = type(tree) in (list, tuple) and len(tree) == count and not _heads(tree, count)
-    if entries and not any(isinstance(node, _Said) for node in _nodes(tree)):
+        return own
+    if isinstance(tree, Mapping) and (found := [key for key in NUMBERS if key in tree]):
+        return Numbered(found[0], _entries_of(tree, found[0], count))
+    if type(tree) in (list, tuple) and len(tree) == count and not _heads(tree, count) and not _marks(tree):
         return Kind.ROWS
     return Nest({key: structure_of(value, count) for key, value in held.items()})
 
 
 def alternatives(tree: Any, structure: Structure, count: int) -> Iterator[Structure]:
-    """Other structures that a target without marks might have, the likelier first.
+    """Other structures that a target might have, the likelier first; what is marked stays as it is marked.
 
     One leaf at a time: a table whose first column could number the examples; rows that are as long as the
     batch by chance; a list that is as long as the batch by chance, or whose entries, not heads, are the
@@ -159,22 +151,34 @@ def alternatives(tree: Any, structure: Structure, count: int) -> Iterator[Struct
     if held is None or structure is Kind.SHARED:
         return
     if isinstance(structure, Nest):
-        if isinstance(tree, (list, tuple)) and len(tree) == count:
-            yield Kind.ROWS
-        for key, value in held.items():
-            for other in alternatives(value, structure.entries[key], count):
-                yield Nest({**structure.entries, key: other})
+        yield from _of_entries(tree, held, structure, count)
         return
     if isinstance(structure, Numbered):
-        entries = structure.entries or {}
-        for key, kind in entries.items():
-            if kind is not Kind.SHARED:
-                yield Numbered(structure.at, {**entries, key: Kind.SHARED})
-            if isinstance(kind, Numbered) and len(held[key]) == count:
-                yield Numbered(structure.at, {**entries, key: Kind.ROWS})
+        yield from _of_flat_rows(held, structure, count)
     nest = Nest({key: structure_of(value, count) for key, value in held.items()})
     yield nest
-    yield from alternatives(tree, nest, count)
+    yield from _of_entries(tree, held, nest, count)
+
+
+def _of_entries(tree: Any, held: Mapping[Any, Any], nest: Nest, count: int) -> Iterator[Structure]:
+    """Alternatives of a node whose entries are each of their own kind."""
+    if type(tree) in (list, tuple) and len(tree) == count and not _marks(tree):
+        yield Kind.ROWS
+    for key, value in held.items():
+        for other in alternatives(value, nest.entries[key], count):
+            yield Nest({**nest.entries, key: other})
+
+
+def _of_flat_rows(held: Mapping[Any, Any], structure: Numbered, count: int) -> Iterator[Structure]:
+    """Alternatives of a mapping of flat rows: entries that all share, or that have a row for each example."""
+    entries = structure.entries or {}
+    for key, kind in entries.items():
+        if isinstance(held[key], _Said):
+            continue
+        if kind is not Kind.SHARED:
+            yield Numbered(structure.at, {**entries, key: Kind.SHARED})
+        if isinstance(kind, Numbered) and len(held[key]) == count:
+            yield Numbered(structure.at, {**entries, key: Kind.ROWS})
 
 
 def cut(tree: Any, structure: Structure, some: Tensor | slice, count: int) -> Any:
@@ -300,6 +304,23 @@ def _nodes(tree: Any) -> Iterator[Any]:
     yield tree
     for value in (children(tree) or {}).values():
         yield from _nodes(value)
+
+
+def _marks(tree: Any) -> bool:
+    """Whether anything in it is marked."""
+    return any(isinstance(node, _Said) for node in _nodes(tree))
+
+
+def _as_said(said: _Said, count: int) -> Structure:
+    """The structure that a mark says."""
+    _check_said(said, count)
+    match said.structure:
+        case Numbered(at=str() as key, entries=None):
+            return Numbered(key, _entries_of(said.value, key, count))
+        case Numbered(at=int() as column) if column < 0:
+            return Numbered(column + said.value.shape[1])
+        case own:
+            return own
 
 
 def _check_said(said: _Said, count: int) -> None:

@@ -81,7 +81,7 @@ def examined(
         AssumptionError: An assumption does not hold; the message names the causes that fit what was seen.
         TypeError: A model that returns nothing; a function that does not return `(B,)`.
     """
-    batch, count = batch.settled(), len(batch.x)
+    told, batch, count = batch.y, batch.settled(), len(batch.x)
 
     def outputs(of: Batch) -> Output:
         return _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.x))), of)))
@@ -97,7 +97,7 @@ def examined(
     values = {name: _first(function, output, batch.y, count, name) for name, function in functions.items()}
     fitting: tuple[Structure, Structure] | None = None
     failures: list[Exception] = []
-    for pair in islice(_structures(output, batch), TRIED):
+    for pair in islice(_structures(output, told, batch), TRIED):
         if _fits(output, batch, *pair, functions, values, failures):
             fitting = pair
             break
@@ -117,15 +117,15 @@ def examined(
 
 
 def _first(function: Function, output: Output, target: Target, count: int, name: str) -> Tensor:
-    """What a function gives on the clean inputs; that it writes into neither output nor target is seen here."""
+    """A function of the clean inputs; that it writes into neither output nor target is seen here."""
     given = _kept(output), _copied(target)
     value = as_number(function(*given), count, name)
     for what, tree, own in (("output", given[0], output), ("target", given[1], target)):
         pairs = zip(_numbers(tree), _numbers(own), strict=True)
         if any(a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
             raise AssumptionError(
-                f"the {name} changes the {what} that it is given, which others read after it: let it work on a "
-                f"copy, {what}.clone(), or without the underscore, clamp in place of clamp_"
+                f"the {name} changes the {what} that it is given, which others read after it: let it work on "
+                f"a copy, {what}.clone(), or without the underscore, clamp in place of clamp_"
             )
     return value
 
@@ -169,17 +169,17 @@ def _joined(outputs: Sequence[tuple[int, Output]]) -> Output:
     )
 
 
-def _structures(output: Output, batch: Batch) -> Iterator[tuple[Structure, Structure]]:
-    """Structures of output and target, the likelier first."""
+def _structures(output: Output, told: Target, batch: Batch) -> Iterator[tuple[Structure, Structure]]:
+    """Structures of output and target, as it was told with its marks, the likelier first."""
     count = len(batch.x)
     theirs, own = structure_of(output, count), batch.structure
     assert own is not None
     yield theirs, own
-    for other in alternatives(batch.y, own, count):
+    for other in alternatives(told, own, count):
         yield theirs, other
     for another in alternatives(output, theirs, count):
         yield another, own
-        for other in alternatives(batch.y, own, count):
+        for other in alternatives(told, own, count):
             yield another, other
 
 
@@ -276,7 +276,7 @@ def _alone(
 def _serves_its_size(
     exact: Model, batch: Batch, functions: Mapping[str, Function], values: Mapping[str, Tensor]
 ) -> bool:
-    """Whether a network that serves batches of one size alone gives the first example, repeated, its value."""
+    """Whether a network that serves batches of one size gives the first example, repeated, its value."""
     count = len(batch.x)
     whole = batch.take(torch.zeros(count, dtype=torch.int64))
     try:

@@ -91,6 +91,9 @@ class State:
         self._containers.restore()
         for module, training in self._modes:
             module.training = training
+        self._restore_values()
+
+    def _restore_values(self) -> None:
         for tensor, value in self._tensors:
             if not _same(tensor, value):
                 with torch.inference_mode(tensor.is_inference()):
