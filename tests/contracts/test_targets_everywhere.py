@@ -257,24 +257,12 @@ def kept(cells):
     return [one[one[:, 4] > one[:, 4].detach().amax().sub(1e-9).clamp(max=0)] for one in cells]
 
 
-def rows_of(code):
-    """One table of all images, their number first."""
-    some = kept(code)
-    count = torch.tensor([len(one) for one in some])
-    return torch.cat([torch.arange(len(some)).repeat_interleave(count)[:, None], torch.cat(some)], 1)
-
-
 def of_lists(output, target):
     return torch.stack([-nearest(one, own) for one, own in zip(output, target, strict=True)])
 
 
 def of_dicts(output, target):
     return of_lists([one["boxes"] for one in output], [one["boxes"] for one in target])
-
-
-def of_tables(output, target):
-    count = int(torch.cat([output[:, 0], target[:, 0]]).max()) + 1
-    return of_lists(*([each[each[:, 0] == at, 1:] for at in range(count)] for each in (output, target)))
 
 
 def of_heads(output, target):
@@ -289,9 +277,7 @@ FORMS = {
     "list of tensors": (lambda code, _: kept(code), of_lists),
     "tuple of tensors": (lambda code, _: tuple(kept(code)), of_lists),
     "list of dicts": (lambda code, _: [{"boxes": one, "name": "x"} for one in kept(code)], of_dicts),
-    "as many boxes as examples in a part": (lambda code, _: [one[:3] for one in code], of_lists),
     "as many boxes as examples": (lambda code, _: [one[[0, 1, 2, 3, 0]] for one in code], of_lists),
-    "a table": (lambda code, _: rows_of(code), of_tables),
     "list of heads": (lambda code, _: [code, code[:, 0]], of_heads),
     "tuple of heads": (lambda code, _: (code, code[:, 0]), of_heads),
     "a number beside": (lambda code, scale: {"cells": code, "scale": scale[0]}, of_arrays),

@@ -63,8 +63,8 @@ def examined(
 
     Outputs and targets of some examples are cut out of the batch: each function must give what it gave for
     the whole. Where it does not, other structures of the target are tried, such as a spacing that is as long
-    as the batch by chance; the first that fits is taken. Then the first example goes through the network
-    alone, twice.
+    as the batch by chance; the first that fits is taken. Then the last example of the first part goes
+    through the network alone, twice.
 
     Costs one pass of the batch, whose values the attack needs anyway, and two of one example.
 
@@ -94,33 +94,46 @@ def examined(
         raise AssumptionError(_of_failure(error, count, (), "a part of the batch")) from error
     if output is None:
         raise TypeError("the model returned None where outputs are expected: return them from its forward")
-    values = {name: _first(function, output, batch.y, count, name) for name, function in functions.items()}
+    several = len(functions) > 1
+    values = {
+        name: _first(function, output, batch.y, count, name, several=several)
+        for name, function in functions.items()
+    }
     fitting: tuple[Structure, Structure] | None = None
     failures: list[Exception] = []
     for pair in islice(_structures(output, told, batch), TRIED):
-        if _fits(output, batch, *pair, functions, values, failures):
+        if _fits(output, batch, *pair, functions, values, failures, resized=resized):
             fitting = pair
             break
     if fitting is None:
         for name, function in functions.items():
-            if not _near(_first(function, output, batch.y, count, name), values[name], values[name], 0.0):
+            if not _near(
+                _first(function, output, batch.y, count, name, several=several),
+                values[name],
+                values[name],
+                0.0,
+            ):
                 raise AssumptionError(
                     f"the {name} gives another value when it is asked again about the same output: it draws "
                     "random numbers, or keeps a state; make it a function of output and target alone"
                 )
         raise AssumptionError(_of_targets(batch, functions, failures)) from next(iter(failures), None)
     batch = batch._replace(structure=fitting[1])
-    own = _kept(cut(output, fitting[0], slice(0, 1), count))  # the first: of a part that is no smaller
-    copies = partial(_copies, outputs, batch, fitting[0])
-    _alone(model, exact, batch, functions, values, own, copies, noisy=noisy, resized=resized)
+    place = -(-count // -(-count // parts.size)) - 1  # the last of the first part: it comes after others
+    own = _kept(cut(output, fitting[0], slice(place, place + 1), count))
+    copies = partial(_copies, outputs, batch, fitting[0], place)
+    _alone(model, exact, batch, functions, values, place, own, copies, noisy=noisy, resized=resized)
     return Examined(batch, values)
 
 
-def _first(function: Function, output: Output, target: Target, count: int, name: str) -> Tensor:
-    """A function of the clean inputs; that it writes into neither output nor target is seen here."""
+def _first(
+    function: Function, output: Output, target: Target, count: int, name: str, *, several: bool
+) -> Tensor:
+    """A function of the clean inputs; that it writes into its target, or an output of several, is seen."""
     given = _kept(output), _copied(target)
     value = as_number(function(*given), count, name)
-    for what, tree, own in (("output", given[0], output), ("target", given[1], target)):
+    others = [("output", given[0], output)] if several else []
+    for what, tree, own in [*others, ("target", given[1], target)]:
         pairs = zip(_numbers(tree), _numbers(own), strict=True)
         if any(a.shape != b.shape or not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
             raise AssumptionError(
@@ -191,6 +204,8 @@ def _fits(
     functions: Mapping[str, Function],
     values: Mapping[str, Tensor],
     failures: list[Exception],
+    *,
+    resized: bool,
 ) -> bool:
     """Whether each function gives for examples that are cut out what it gave for the whole.
 
@@ -205,7 +220,8 @@ def _fits(
     halves = (t.dtype for t in (*tensors(output), *values.values()) if t.is_floating_point())
     share = max(1e-4, *(4 * torch.finfo(dtype).eps for dtype in halves))
     for number, place in enumerate(some):
-        for times in (2, 1, 3) if number == 0 else ((2, 1, 3)[number % 3],):  # twice, as restarts come
+        numbers = (2, 1, 3) if resized else (2,)  # as restarts, parts and those who are left come
+        for times in numbers if number == 0 else numbers[number % len(numbers) :][:1]:
             places = torch.tensor([place] * times)
             for name, function in functions.items():
                 try:
@@ -234,27 +250,28 @@ def _alone(
     batch: Batch,
     functions: Mapping[str, Function],
     values: Mapping[str, Tensor],
+    place: int,
     own: Output,
     copies: Callable[[], tuple[Output, Output]],
     *,
     noisy: bool,
     resized: bool,
 ) -> None:
-    """Compare the first example, alone and once more alone, with itself in its batch."""
+    """Compare an example, alone and once more alone, with itself in its batch."""
     count, modules = len(batch.x), modules_of(model)
     before = marks(modules)
-    one = batch.take(slice(0, 1))
+    one = batch.take(slice(place, place + 1))
     try:
         outputs = [_kept(exact(one.x)) for _ in range(1 if noisy else 2)]
         found = [
             {name: function(output, one.y) for name, function in functions.items()} for output in outputs
         ]
     except Exception as error:
-        if not resized and _serves_its_size(exact, batch, functions, values):
+        if not resized and _serves_its_size(exact, batch, functions, values, place):
             return
         written = _names(modules, differing(before, marks(modules)))
         raise AssumptionError(_of_failure(error, count, written)) from error
-    wanted = {name: value[:1] for name, value in values.items()}
+    wanted = {name: value[place : place + 1] for name, value in values.items()}
     written = _names(modules, differing(before, marks(modules)))
     tolerance = _tolerance(own)
     repeats = all(
@@ -269,31 +286,37 @@ def _alone(
         name = next(
             name for name in wanted if not _near(found[0][name], wanted[name], values[name], tolerance)
         )
-        shown = f"the {name} of example 0 is {_shown(found[0][name])} alone and {_shown(wanted[name])} "
+        shown = f"the {name} of example {place} is {_shown(found[0][name])} alone and {_shown(wanted[name])} "
         raise AssumptionError(_of_interaction(shown + f"in its batch of {count}", modules, written))
 
 
 def _serves_its_size(
-    exact: Model, batch: Batch, functions: Mapping[str, Function], values: Mapping[str, Tensor]
+    exact: Model,
+    batch: Batch,
+    functions: Mapping[str, Function],
+    values: Mapping[str, Tensor],
+    place: int,
 ) -> bool:
-    """Whether a network that serves batches of one size gives the first example, repeated, its value."""
+    """Whether a network that serves batches of one size gives an example, repeated, its value."""
     count = len(batch.x)
-    whole = batch.take(torch.zeros(count, dtype=torch.int64))
+    whole = batch.take(torch.full((count,), place))
     try:
         output = exact(whole.x)
         return all(
-            _near(function(output, whole.y), values[name][[0] * count], values[name], 1e-3)
+            _near(function(output, whole.y), values[name][[place] * count], values[name], 1e-3)
             for name, function in functions.items()
         )
     except Exception:  # noqa: BLE001 - the caller says how it failed on one example
         return False
 
 
-def _copies(outputs: Callable[[Batch], Output], batch: Batch, structure: Structure) -> tuple[Output, Output]:
-    """The first example's output in a batch of copies of it, as large as its own: the first and the last."""
+def _copies(
+    outputs: Callable[[Batch], Output], batch: Batch, structure: Structure, place: int
+) -> tuple[Output, Output]:
+    """An example's output in a batch of copies of it, as large as its own: the first and the last."""
     count = len(batch.x)
-    output = outputs(batch.take(torch.zeros(count, dtype=torch.int64)))
-    first, own = (cut(output, structure, slice(at, at + 1), count) for at in (0, count - 1))
+    output = outputs(batch.take(torch.full((count,), place)))
+    first, own = (cut(output, structure, slice(at, at + 1), count) for at in (0, place))
     return first, own
 
 
@@ -453,7 +476,8 @@ def _of_targets(batch: Batch, functions: Mapping[str, Function], failures: Seque
         f"to the examples otherwise than it looks ({described}): mark what is the same for all, "
         "advreg.objectives.shared(value), or what belongs to each, per_example(value), or flat rows with an "
         "image number, per_example(rows, number=0). Or a function that holds tensors of the whole batch (put "
-        "them into the target, which is cut) or averages over the batch (return one value for each example, "
+        "them into the target, which is cut), averages over the batch, or squeezes the batch away (return "
+        "one value for each example, "
         "reduction='none')"
     )
 

@@ -93,7 +93,8 @@ def evaluating(model: Model) -> Iterator[None]:
 
     def put_back() -> None:
         for top, training in zip(tops, own, strict=True):
-            top.train(training)
+            if top.training != training:
+                top.train(training)
         for module, training in modes:
             module.training = training
 

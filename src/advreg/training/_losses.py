@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
-from advreg._core.targets import bare as marks_off
-from advreg._core.targets import cut, structure_of
+from advreg._core.targets import Kind, Nest, Structure, alternatives, cut, structure_of
+from advreg._core.targets import bare as without_marks
+from advreg._core.trees import children, map_tensors
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.execution import Execution, evaluating
 from advreg.rules import Rule, Steepest
@@ -101,12 +102,12 @@ class AdversarialLoss:
                         f"got {came}: of an attack's result return .x"
                     )
                 inputs.append(changed.detach().to(x.dtype))
+        goal = without_marks(y)
         outputs = (
-            _apart(model(torch.cat(inputs)), len(inputs), len(x))
+            _apart(model(torch.cat(inputs)), y, self.loss, len(inputs), len(x))
             if self.together
             else map(model, (each.clone() for each in inputs))
         )
-        goal = marks_off(y)
         means = [one_per_example(self.loss(output, goal), len(x), "a loss").mean() for output in outputs]
         weights = [self.clean, *(weight for weight, _ in self.terms.values())]
         total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
@@ -212,8 +213,64 @@ def _unwrapped(model: Model) -> Model:
     return model.module if isinstance(model, wrappers) else model
 
 
-def _apart(output: Output, count: int, size: int) -> list[Output]:
-    """The outputs of `count` batches of `size` that went through the network as one."""
-    structure = structure_of(output, count * size)
-    places = [slice(first, first + size) for first in range(0, count * size, size)]
-    return [cut(output, structure, place, count * size) for place in places]
+def _apart(output: Output, y: Target, loss: PerExample, count: int, size: int) -> list[Output]:
+    """The outputs of `count` batches of `size` that went through the network as one.
+
+    Where an output might belong to the batch as a whole, such as learned weights of tasks that are as many,
+    the losses decide: together they are what they are apart.
+
+    Raises:
+        ValueError: No way to cut the outputs gives the losses of the whole.
+    """
+    many, goal = count * size, without_marks(y)
+    places = [slice(first, first + size) for first in range(0, many, size)]
+    structure = structure_of(output, many)
+    if not _plain(output, structure, size):
+        with torch.no_grad():
+            still = map_tensors(Tensor.detach, output)
+            several = cut(goal, structure_of(y, size), torch.arange(size).repeat(count), size)
+            try:
+                whole = one_per_example(loss(still, several), many, "a loss")
+            except Exception:  # noqa: BLE001 - a target that cannot be repeated; the loss of the parts tells
+                return [cut(output, structure, place, many) for place in places]
+            for structure in [structure, *alternatives(output, structure, many)]:  # noqa: B020 - its first
+                if _gives(loss, still, goal, structure, places, whole):
+                    break
+            else:
+                raise ValueError(
+                    "the outputs of clean and changed inputs, which went through the network as one batch, "
+                    "cannot be told apart: pass together=False, a pass for each"
+                )
+    return [cut(output, structure, place, many) for place in places]
+
+
+def _plain(output: Output, structure: Structure, size: int) -> bool:
+    """Whether all that an output holds can only be the examples' own."""
+    if isinstance(structure, Nest):
+        held = children(output) or {}
+        return all(_plain(value, structure.entries[key], size) for key, value in held.items())
+    table = isinstance(output, Tensor) and output.ndim == 2
+    if structure is Kind.SHARED:
+        return not table
+    return isinstance(output, Tensor) and output.ndim > 1 and size > 1
+
+
+def _gives(
+    loss: PerExample,
+    output: Output,
+    goal: Target,
+    structure: Structure,
+    places: list[slice],
+    whole: Tensor,
+) -> bool:
+    """Whether outputs that are cut so have the losses of the whole."""
+    try:
+        parts = [loss(cut(output, structure, place, len(whole)), goal) for place in places]
+    except Exception:  # noqa: BLE001 - a wrong cut may raise anything
+        return False
+    return all(
+        isinstance(part, Tensor)
+        and part.shape == whole[place].shape
+        and torch.allclose(part, whole[place], 1e-3)
+        for part, place in zip(parts, places, strict=True)
+    )

@@ -236,7 +236,7 @@ def _checked(model: nn.Module, wanted: tuple[str | int, ...], x: Tensor) -> _Cut
 def _seen(model: Model, x: Tensor, wanted: Iterable[str | int]) -> list[Tensor]:
     """The heads, and the input gradient of a random projection of them."""
     point = x.clone().requires_grad_(x.is_floating_point())
-    output = model(point)
+    output = model(point.clone())  # one that writes in place must not meet a leaf
     found = [tensor for key in wanted for tensor in tensors(head(output, key, "output"))]
     smooth = [tensor for tensor in found if tensor.requires_grad]
     gradient: Sequence[Tensor | None] = []
