@@ -130,7 +130,8 @@ def test_an_attack_looks_at_its_targets_values_at_its_first_step_only(monkeypatc
     model, (x, y) = two_heads(), batch(3)
     options = {"execution": Execution(micro_batch=3, prune=False), "steps": 4, "restarts": restarts}
     pgd_attack(model, x, y, objective=on("mask", J_IND_seg), threat=Threat(linf, 0.1), **options)
-    clean = 1 + 3 + 2  # the batch, each example cut out of it, and the last alone, twice
+    cuts = 3 if restarts == 1 else 5  # one or more of each example, as many as a batch may come to hold
+    clean = 1 + cuts + 2  # the batch, what is cut out of it, and the last alone, twice
     assert len(made) == clean + (5 * restarts if looking else restarts)
 
 

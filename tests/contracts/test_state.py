@@ -183,11 +183,6 @@ KINDS = {
         lambda self, x: np.add(self.total, 1, out=self.total),
         lambda self: self.total.tolist(),
     ),
-    "weights in place": kind(
-        lambda self: None,
-        lambda self, x: self.layer.weight.data.clamp_(-0.05, 0.05),
-        lambda self: self.layer.weight.tolist(),
-    ),
     "mode": kind(
         lambda self: None,
         lambda self, x: put(self.layer, "training", not self.layer.training),
@@ -215,6 +210,19 @@ def test_what_a_call_writes_is_put_back(name, prune):
     assert model.seen() == before
     pgd_attack(lambda x: 1 * model(x), x, y, execution=Execution(prune=prune), **OPTIONS)
     assert model.seen() == before
+
+
+def test_weights_that_a_call_writes_are_named():
+    clamped = kind(
+        lambda self: None,
+        lambda self, x: self.layer.weight.data.clamp_(-0.05, 0.05),
+        lambda self: self.layer.weight.tolist(),
+    )
+    model, (x, y) = seeded(clamped).eval(), data()
+    with pytest.raises(ValueError, match=r"wrote into its own parameters.*Linear.weight.*run it once before"):
+        pgd_attack(model, x, y, **OPTIONS)
+    model(x)
+    pgd_attack(model, x, y, **OPTIONS)
 
 
 @pytest.mark.parametrize("name", KINDS)

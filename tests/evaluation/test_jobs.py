@@ -150,6 +150,8 @@ def test_what_fits_is_asked_of_the_device_and_a_batch_moves_once(monkeypatch):
 
     rooms = []
     monkeypatch.setattr("advreg.evaluation._jobs.room", lambda x: rooms.append(x.device.type) or 100)
+    repeated = "advreg.evaluation._jobs._Plan._repeated"  # meta tensors have no values to be compared
+    monkeypatch.setattr(repeated, lambda self, batch, times: batch.repeat(times))
     model, (x, y, index) = two_heads().to("meta"), next(batches())
     metrics = {"mask": {"none": lambda output, _: torch.zeros(len(output))}}
     case = [(x.as_subclass(Moving), y, index)]

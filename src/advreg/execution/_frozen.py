@@ -38,7 +38,8 @@ def frozen(model: Model) -> Iterator[None]:
         model: A `torch.nn.Module`, or a function around some: what it encloses, binds or names is found.
 
     Raises:
-        ValueError: A BatchNorm that normalises by the statistics of the batch.
+        ValueError: A BatchNorm that normalises by the statistics of the batch; a model that wrote into its own
+            parameters, which are too large to be copied and put back.
 
     Warns:
         UserWarning: The body drew from a global generator: dropout, or a layer of noise.
@@ -67,6 +68,12 @@ def frozen(model: Model) -> Iterator[None]:
             try:
                 state.freeze()
                 yield
+                if written := state.written():
+                    raise ValueError(
+                        f"the model wrote into its own parameters while it ran ({', '.join(written[:3])}), "
+                        "so it is not the model that it was: write them where it is trained, not in its "
+                        "forward, or run it once before, if that leaves them as they are from then on"
+                    )
                 if _in_main_thread() and _differ(chance, _random_states()):
                     warnings.warn(
                         "the model or the objective drew random numbers, so its outputs are not a function "

@@ -65,13 +65,22 @@ class State:
         self._sharded = sharded(modules)  # their parameters change in a forward
         self._containers = Containers(modules)
         held = [one for entry in self._containers.entries() for one in _inside(entry)]
-        if not self._sharded:
-            held += (one for m in modules for one in (*m.parameters(False), *m.buffers(False)))
+        held += () if self._sharded else (buffer for m in modules for buffer in m.buffers(False))
         known = {id(one): one for one in held}.values()
-        own = [one for one in known if isinstance(one, Tensor) and not is_lazy(one)]
+        own = [one for one in known if isinstance(one, Tensor) and not isinstance(one, nn.Parameter)]
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in own]
         self._arrays = [(array, array.copy()) for array in known if isinstance(array, np.ndarray)]
         self._generators = [(one, _chance(one)) for one in known if isinstance(one, _GENERATORS)]
+        self._weights = [  # too large for a copy
+            (f"{type(module).__name__}.{name}", parameter, _checksum(parameter))
+            for module in ([] if self._sharded else modules)
+            for name, parameter in module.named_parameters(recurse=False)
+            if not is_lazy(parameter)
+        ]
+
+    def written(self) -> list[str]:
+        """The names of parameters whose entries are others now; they are not put back."""
+        return [name for name, one, before in self._weights if not torch.equal(_checksum(one), before)]
 
     def freeze(self) -> None:
         """Let no parameter require a gradient."""
@@ -156,6 +165,16 @@ def _set_chance(generator: Any, state: Any) -> None:
             generator.bit_generator.state = state
         case _:
             generator.setstate(state)
+
+
+def _checksum(tensor: Tensor) -> Tensor:
+    """A whole number that changes with the bits of the entries; made where the tensor is."""
+    plain = tensor.detach()
+    if plain.is_meta or plain.layout != torch.strided or plain.is_quantized:
+        return torch.zeros((), dtype=torch.int64)
+    plain = torch.view_as_real(plain) if plain.is_complex() else plain
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[plain.element_size()]
+    return plain.view(bits).sum()
 
 
 def _inside(entry: Any) -> Any:
