@@ -38,8 +38,8 @@ def frozen(model: Model) -> Iterator[None]:
         model: A `torch.nn.Module`, or a function around some: what it encloses, binds or names is found.
 
     Raises:
-        ValueError: A BatchNorm that normalises by the statistics of the batch; a model that wrote into its own
-            parameters, which are too large to be copied and put back.
+        ValueError: A BatchNorm that normalises by the statistics of the batch; a model that wrote into its
+            own parameters, which are too large to be copied and put back.
 
     Warns:
         UserWarning: The body drew from a global generator: dropout, or a layer of noise.
