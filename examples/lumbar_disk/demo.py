@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from rich.table import Table as Layout
 
 from advreg.evaluation import Table
 from lumbar_disk._core.drawing import ANSWER, TRUTH, closed, edge, frame
-from lumbar_disk._core.files import csv_text, write
+from lumbar_disk._core.files import csv_text, write, write_tensors
 from lumbar_disk.data import Discs, Options, Prepared, build
 from lumbar_disk.network import Batch, UNet, fit, untrained
 from lumbar_disk.study import CLEAN, CONTOUR_DICE, MASK_DICE, MEASURES, Evaluation, Examples
@@ -192,7 +191,7 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
         write(out / "table.csv", csv_text([list(rows[0]), *(row.values() for row in rows)])),
         write(out / "table.md", _markdown(rows)),
         write(out / "summary.json", json.dumps(told, indent=2) + "\n"),
-        write(out / "model.pt", partial(torch.save, net.state_dict())),
+        write_tensors(out / "model.pt", net.state_dict()),
         write(out / "attack.png", attack_figure(shown).savefig),
         write(out / "curve.png", curve_figure(rows).savefig),
     )
@@ -246,7 +245,8 @@ def attack_figure(examples: Examples) -> Figure:
     figure = Figure(figsize=(1 + 7.6 * count, 0.5 + 2.15 * len(radii)), dpi=110, layout="constrained")
     blocks = figure.subfigures(1, count, wspace=0.02, squeeze=False)
     for disc, block in enumerate(blocks[0]):
-        block.suptitle(f"patient {examples['patients'][disc]}, {examples['levels'][disc]}", fontsize=12)
+        name = f"patient {examples['patients'][disc]}, {examples['levels'][disc]}"
+        block.suptitle(name, fontsize=12, parse_math=False)
         for number, row in enumerate(block.subplots(len(radii), 4, squeeze=False)):
             _attack_row(row, examples, number, disc)
     return figure

@@ -56,7 +56,7 @@ LENGTH = 400  # lines of code in a file
 
 # Functions that show themselves in the example of another, or cite what another cites.
 NO_EXAMPLE = {
-    "metrics": {"decide", "mask_like", "probabilities", "dice", "point_error"},
+    "metrics": {"decide", "mask_like", "probabilities"},
     "objectives": {"J_IND_seg", "J_OOD_reg", "at"},
     "execution": {"evaluating", "room"},
     "evaluation": {"written_whole"},
@@ -70,7 +70,9 @@ NO_SOURCE = {
     "evaluation": {"written_whole"},
     "execution": {"evaluating", "frozen", "heads", "room", "running"},
     "metrics": {"decide", "mask_like", "probabilities", "threshold"},
-    "objectives": {"at", "heads_read", "negate", "normalised", "on", "weighted", "worst_head"},
+    "objectives": {
+        *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "weighted", "worst_head")
+    },
     "plotting": {"plot_curves", "plot_front"},
     "tasks": {"masks", "outlines", "points"},
     "testing": {"check_norm", "check_objective", "check_rule"},

@@ -1,6 +1,7 @@
 """What a user reads when something is wrong: expected, received, remedy."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from advreg import (
     auto_attack,
     diagnose,
     dice,
+    evaluate,
     linf,
     on,
     ood_attack,
@@ -23,9 +25,12 @@ from advreg import (
     weighted,
 )
 from advreg.attacks import ascend, square_attack, tradeoff
+from advreg.objectives import SegPGD, SharpenedDice
 from advreg.tasks import masks
+from advreg.training import AdversarialLoss, Adversary
 
 REG = on("contour", J_IND_reg)
+SEG_PGD = SegPGD()
 
 
 def attack(*, x=None, y=None, model=None, threat=None, objective=REG, **options):
@@ -114,7 +119,7 @@ CASES = {
     "objective that is not finite": (
         lambda: attack(objective=lambda o, t: REG(o, t) / 0),
         ValueError,
-        "not finite for examples 0, 1, 2, 3, first at step 0: look for",
+        "not finite for examples 0, 1, 2, 3, first on the clean input: look for",
     ),
     "gradient that is not finite": (
         lambda: attack(
@@ -285,6 +290,101 @@ CASES = {
         TypeError,
         r"returns \(value, gradient\); got Tensor: wrap .* value_and_gradient\(function\)",
     ),
+    "a number in place of a threat": (
+        lambda: attack(threat=0.1),
+        TypeError,
+        r"threat must be of type Threat; got 0.1: write Threat\(linf, 0.03\)",
+    ),
+    "a number in place of a threat, without a gradient": (
+        lambda: square_attack(two_heads(), *batch(4), objective=REG, threat=0.1),
+        TypeError,
+        r"threat must be of type Threat; got 0.1",
+    ),
+    "a number in place of a threat, in training": (
+        lambda: Adversary(REG, 0.1),
+        TypeError,
+        "threat must be of type Threat; got 0.1",
+    ),
+    "a rule's class": (
+        lambda: attack(rule=Steepest),
+        TypeError,
+        r"rule must be an object that makes steps; got the class Steepest: write Steepest\(0.2\)",
+    ),
+    "a precision in place of an execution": (
+        lambda: attack(execution="bfloat16"),
+        TypeError,
+        r"execution must be of type Execution; got 'bfloat16': write Execution\(precision=\"bfloat16\"\)",
+    ),
+    "a model that cannot be called": (
+        lambda: attack(model={"weight": torch.ones(1)}),
+        TypeError,
+        "model must be a function of the inputs.*of type dict",
+    ),
+    "a model that returns nothing": (
+        lambda: attack(model=lambda x: None),
+        TypeError,
+        "model returned None.*return them from its forward",
+    ),
+    "an array in place of a tensor": (
+        lambda: attack(x=batch(4)[0].numpy()),
+        TypeError,
+        r"one tensor \(B, \*input\); got ndarray: pass torch.as_tensor\(x\)",
+    ),
+    "several inputs": (
+        lambda: attack(x=(batch(4)[0], batch(4)[0])),
+        TypeError,
+        r"one tensor \(B, \*input\); got tuple: .* lambda image: model\(image, other\)",
+    ),
+    "half a step": (
+        lambda: attack(steps=2.5),
+        TypeError,
+        "steps must be a whole number; got 2.5 of type float",
+    ),
+    "yes in place of restarts": (
+        lambda: attack(restarts=True),
+        TypeError,
+        "restarts must be a whole number; got True",
+    ),
+    "a start with NaN": (
+        lambda: attack(start=spoilt(math.nan)),
+        ValueError,
+        "start must be finite where inputs may change; got NaN or infinity in example 2",
+    ),
+    "terms that are no pairs": (
+        lambda: weighted(REG),
+        TypeError,
+        r"weighted takes pairs of a weight and a function; got .*: write weighted\(\(1.0, f\), \(0.5, g\)\)",
+    ),
+    "a weight that is NaN": (
+        lambda: weighted((math.nan, REG)),
+        ValueError,
+        "weights of weighted must be finite; got nan",
+    ),
+    "a negative weight of a loss": (
+        lambda: AdversarialLoss(REG, {"attack": (-0.5, Adversary(REG, Threat(linf, 0.1)))}),
+        ValueError,
+        "the weight of 'attack' must be zero or more, and finite; got -0.5",
+    ),
+    "a task that is not called": (
+        lambda: auto_attack(two_heads(), *batch(4), heads={"mask": masks}, threat=Threat(linf, 0.1)),
+        TypeError,
+        r"a task for the head 'mask'; got the function masks: call it, masks\(\)",
+    ),
+    "a metric in place of metrics": (
+        lambda: evaluate(two_heads(), [batch(4)], dice),
+        TypeError,
+        r"metrics must be \{head: \{name: function\}\}; got a function: write",
+    ),
+    "a function around an objective that changes": (
+        lambda: attack(objective=lambda o, t: SEG_PGD(o["mask"], t["mask"])),
+        TypeError,
+        r"got <lambda>, a function around SegPGD, which changes as an attack goes on: .*on\('mask', SegPGD",
+    ),
+    "a partial around an objective that changes": (
+        lambda: attack(objective=weighted((1.0, on("mask", partial(SharpenedDice(), target=None))))),
+        TypeError,
+        "a function around SharpenedDice, which changes as an attack goes on",
+    ),
     "unpaired batches": (
         lambda: ood_attack(two_heads(), *batch(4)[:1], batch(3)[0], objective=REG, threat=Threat(linf, 0.1)),
         ValueError,
@@ -302,11 +402,11 @@ def test_the_message_says_what_was_expected_what_came_and_what_to_do(case):
 
 def test_a_zero_gradient_everywhere_warns_and_names_the_examples():
     x, y = batch(4)
-    select = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    y["select"] = torch.tensor([1.0, 0.0, 1.0, 0.0])
     with pytest.warns(
         UserWarning, match=r"gradient is zero at every step for examples 1, 3, .*random_start=True"
     ):
-        result = attack(objective=lambda o, t: REG(o, t) * select)
+        result = attack(y=y, objective=lambda o, t: REG(o, t) * t["select"])
     assert torch.equal(result.x[1], x[1])
     y = {"contour": two_heads()(x)["contour"].detach()}  # the model's own output: flat at the centre
     with pytest.warns(UserWarning, match="examples 0, 1, 2, 3"):

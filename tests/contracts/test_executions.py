@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from networks import notes
 from networks.entrances import ENTRANCES
 from torch import nn
 
@@ -19,11 +20,10 @@ class Watched(nn.Module):
         super().__init__()
         self.block = nn.Sequential(nn.Conv1d(2, 4, 3, padding=1), nn.Tanh())
         self.a, self.b = nn.Linear(12, 3), nn.Linear(12, 3)
-        self.seen = []
         self.block[0].register_forward_hook(self.note)
 
     def note(self, _, inputs, output):
-        self.seen.append((len(output), output.dtype, torch.is_grad_enabled()))
+        notes(self).append((len(output), output.dtype, torch.is_grad_enabled()))
 
     def forward(self, x):
         code = self.block(x.unflatten(1, (2, 3))).flatten(1)
@@ -37,8 +37,8 @@ def seen(name, execution):
     g = torch.Generator().manual_seed(0)
     x, y = torch.rand(5, 6, generator=g), torch.randn(5, 3, generator=g)
     ENTRANCES[name](model, x, {"a": y, "b": -y}, J_IND_reg, execution, Threat(linf, 0.1))
-    assert model.seen
-    return model.seen
+    assert notes(model)
+    return notes(model)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

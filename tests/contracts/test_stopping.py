@@ -50,7 +50,8 @@ def test_an_example_leaves_at_its_first_point_that_qualifies(rule):
     torch.testing.assert_close(found.value[found.finished], values[first, torch.arange(6)][found.finished])
     torch.testing.assert_close(found.value[~found.finished], values.amax(0)[~found.finished])
     sizes = [6 - int((reached.cumsum(0) > 0)[n - 1].sum()) if n else 6 for n in range(13)]
-    assert model.sizes[:13] == sizes  # nobody is carried on who has finished
+    assert model.sizes[:3] == [6, 1, 1]  # the check of the clean inputs
+    assert model.sizes[3:16] == sizes  # nobody is carried on who has finished
 
 
 def test_restarts_go_on_with_those_that_are_left():
@@ -66,7 +67,8 @@ def test_restarts_go_on_with_those_that_are_left():
         stop=lambda out, y: J_IND_reg(out["contour"], y["contour"]) > limit,
         **OPTIONS,
     )
-    *climbing, clean = model.sizes
+    clean, first, second, *climbing = model.sizes
+    assert (first, second) == (1, 1)
     assert len(climbing) == 26
     assert climbing == sorted(climbing, reverse=True)  # the second run takes nobody back
     assert climbing[13] < 6
@@ -97,7 +99,7 @@ def test_per_example_radii_bounds_and_masks_go_along():
 
 def test_finished_at_once_means_no_step():
     x, y = batch(3)
-    found = pgd_attack(two_heads(), x, y, stop=lambda out, y: torch.ones(3, dtype=torch.bool), **OPTIONS)
+    found = pgd_attack(two_heads(), x, y, stop=lambda out, y: torch.ones(len(out["mask"])) > 0, **OPTIONS)
     assert found.finished.all()
     assert (found.step == 0).all()
 

@@ -79,7 +79,7 @@ def test_an_untold_radius_is_one_value():
 
 def test_means_errors_teach():
     table = Table([Row(7, "", 0.0, "clean", "mask", "distance", math.inf)])
-    with pytest.raises(ValueError, match=r"got Row.index=7.*leave it out, and report it"):
+    with pytest.raises(ValueError, match=r"1 is infinite, Row.index=7.*means.infinite="):
         table.means()
     for by in (["attack", "value"], "attack"):
         with pytest.raises(KeyError, match=r"expected columns out of index, .*metric; got"):

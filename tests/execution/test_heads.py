@@ -1,7 +1,7 @@
 """Models that declare their heads run those that are read."""
 
 import torch
-from networks import batch, two_heads
+from networks import batch, notes, two_heads
 from torch import nn
 
 from advreg import J_IND_reg, J_IND_seg, Threat, linf, negate, on, pgd_attack, weighted
@@ -13,7 +13,11 @@ class Declares(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.net, self.ran = two_heads(), []
+        self.net = two_heads()
+
+    @property
+    def ran(self):
+        return notes(self)
 
     def forward(self, x, heads=("contour", "mask")):
         self.ran.append(tuple(heads))

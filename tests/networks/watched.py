@@ -10,6 +10,7 @@ from advreg.detectors import (
     NearestNeighbourDetector,
     ReconstructionDetector,
 )
+from networks import notes
 
 
 class Net(nn.Module):
@@ -20,10 +21,13 @@ class Net(nn.Module):
         self.encoder = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh())
         self.noise = nn.Sequential(nn.Dropout2d(0.3), nn.Dropout(0.3))
         self.contour, self.reconstruction = nn.Linear(4 * 36, 6), nn.Conv2d(4, 1, 1)
-        self.runs = 0
+
+    @property
+    def runs(self):
+        return len(notes(self))
 
     def forward(self, x, heads=("contour", "reconstruction")):
-        self.runs += 1
+        notes(self).append(1)
         code = self.noise(self.encoder(x))
         found = {}
         if "contour" in heads:
@@ -38,7 +42,7 @@ def net(dtype=torch.float64, seed=0):
         torch.manual_seed(seed)
         model = Net().to(dtype)
         model(torch.rand(9, 1, 6, 6, dtype=dtype))  # statistics that are not those of a new BatchNorm
-    model.runs = 0
+    notes(model).clear()
     return model.eval()
 
 

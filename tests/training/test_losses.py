@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from networks import batch, two_heads
+from networks import batch, notes, two_heads
 from torch import distributed, multiprocessing, nn
 
 from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on, pgd_attack, weighted
@@ -33,10 +33,13 @@ class Counting(nn.Module):
     def __init__(self):
         super().__init__()
         self.net = two_heads()
-        self.passes = []
+
+    @property
+    def passes(self):
+        return notes(self)
 
     def forward(self, x, heads=("contour", "mask")):
-        self.passes.append((len(x), tuple(heads), self.training, x.requires_grad))
+        notes(self).append((len(x), tuple(heads), self.training, x.requires_grad))
         code = self.net.encoder(x)
         answers = {}
         if "contour" in heads:
@@ -220,15 +223,15 @@ def test_mistakes_are_named(loss, error, message):
         loss(model, x, y)
 
 
-def test_an_output_that_is_not_a_batch_is_named():
+def test_an_output_that_is_not_per_example_goes_to_clean_and_changed_inputs_alike():
     class Scalar(nn.Module):
         def forward(self, x):
-            return {"mask": x, "temperature": torch.ones(())}
+            return {"mask": x, "temperature": torch.tensor(3.0)}
 
     x = torch.rand(2, 1, 4, 4)
-    loss = L_rand(SEG)
-    with pytest.raises(ValueError, match="must begin with the batch"):
-        loss(Scalar(), x, {"mask": x.round()})
+    y = {"mask": x.round()}
+    _, parts = L_rand(lambda output, target: SEG(output, target) * output["temperature"])(Scalar(), x, y)
+    assert parts["clean"].item() == pytest.approx(3 * SEG({"mask": x}, y).mean().item())
 
 
 def _process(rank, count, store, results):

@@ -6,11 +6,19 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from advreg.evaluation import written_whole
+
+AGAIN = "Delete it, and run the same command again."
 
 
 def write(path: Path, content: str | Callable[[IO[bytes]], object]) -> Path:
@@ -19,14 +27,121 @@ def write(path: Path, content: str | Callable[[IO[bytes]], object]) -> Path:
     Args:
         path: The file.
         content: The text, or what writes the bytes into an open file: `figure.savefig`.
+
+    Raises:
+        OSError: If it cannot be written; the message names the file and says what to do.
     """
-    if isinstance(content, str):
-        with written_whole(path) as file:
-            file.write(content)
-    else:
-        with written_whole(path, "wb") as file:
-            content(file)
+    try:
+        if isinstance(content, str):
+            with written_whole(path) as file:
+                file.write(content)
+        else:
+            with written_whole(path, "wb") as file:
+                content(file)
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        raise OSError(
+            f"{path} cannot be written: {error.strerror or error}{place}. What was finished is kept: make "
+            "room, give leave or choose another place, and run the command again."
+        ) from error
     return path
+
+
+def write_tensors(path: Path, state: Mapping[str, Any]) -> Path:
+    """Write tensors as `torch.save` does, whole or not at all; errors as for `write`."""
+    buffer = io.BytesIO()  # torch's own writer tells of a full disk in its own words, without the file
+    torch.save(dict(state), buffer)
+    return write(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def read_tensors(path: Path, device: torch.device | str, *needed: str) -> dict[str, Any]:
+    """Read what `write_tensors` wrote, each part checked against its checksum.
+
+    Args:
+        path: The file.
+        device: Where the tensors go.
+        needed: Entries that it must have.
+
+    Raises:
+        ValueError: If the file is damaged, or lacks an entry.
+    """
+    with reading(path):
+        with zipfile.ZipFile(path) as file:  # torch itself reads changed bytes without a word
+            if (part := file.testzip()) is not None:
+                raise ValueError(f"its part {part} does not match its checksum")
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        _insist(state, needed)
+    return state
+
+
+def read_arrays(path: Path, *needed: str, remedy: str = AGAIN) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an .npz; those needed must be there.
+
+    Raises:
+        ValueError: If the file is damaged, or lacks an array; the message ends with the remedy.
+    """
+    with reading(path, remedy):
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            arrays = dict(file)
+        _insist(arrays, needed)
+    return arrays
+
+
+def read_json(path: Path, *needed: str, remedy: str = AGAIN) -> dict[str, Any]:
+    """Read a JSON file that holds an object; the names needed must be in it.
+
+    Raises:
+        ValueError: If it is no such file; the message ends with the remedy.
+    """
+    with reading(path, remedy):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(known, dict):
+            raise TypeError(f"expected an object of JSON; got {type(known).__name__}")
+        _insist(known, needed)
+    return known
+
+
+@contextmanager
+def reading(path: Path, remedy: str = AGAIN) -> Iterator[None]:
+    """A stretch in which whatever a damaged file makes its reader raise becomes one error.
+
+    Args:
+        path: The file.
+        remedy: The sentence that says what to do.
+
+    Raises:
+        ValueError: In place of any other error; the message names the file, the reason and the remedy.
+    """
+    try:
+        yield
+    except Exception as error:  # zipfile, numpy, torch and Pillow raise a dozen kinds for damaged files
+        raise ValueError(
+            f"{path} is damaged, or is not what it should be: {reason(error)}. {remedy}"
+        ) from error
+
+
+def reason(error: BaseException) -> str:
+    """An error in a few words: the last line of its message; its kind where that alone says little.
+
+    Example:
+        >>> reason(ValueError("expected one")), reason(EOFError()), reason(KeyError("net"))
+        ('expected one', 'EOFError', "KeyError: 'net'")
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if lines and isinstance(error, (OSError, ValueError, TypeError, zipfile.BadZipFile)):
+        return lines[-1].rstrip(".")
+    return ": ".join([type(error).__name__, *lines[-1:]]).rstrip(".")
+
+
+def _insist(found: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Raise unless names are there."""
+    if absent := [name for name in needed if name not in found]:
+        raise ValueError(f"it has no {', '.join(absent)}")
+
+
+def checksum(array: NDArray[Any]) -> str:
+    """The SHA-256 of an array's bytes, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
@@ -68,7 +183,7 @@ def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
         The rows: text without blanks around it, by heading in lower case. Empty rows are left out.
 
     Raises:
-        ValueError: If the file is no text, a needed column is missing, or a row is shorter than those.
+        ValueError: If the file is no table, a needed column is missing, or a row is shorter than those.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -76,7 +191,13 @@ def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
         raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Save it as CSV in UTF-8.") from error
     heading = lines[0] if lines else ""
     table = csv.reader(lines, delimiter=max(",;\t", key=heading.count))
-    names = [name.strip().lower() for name in next(table, [])]
+    try:
+        listed = [(table.line_num, cells) for cells in table]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {table.line_num}: cannot be read as CSV ({error}). Save it as CSV again."
+        ) from error
+    names = [name.strip().lower() for name in (listed[0][1] if listed else [])]
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(
@@ -84,13 +205,13 @@ def read_table(path: Path, *needed: str) -> list[dict[str, str]]:
             f"{', '.join(missing)}. Add a heading."
         )
     rows = []
-    for cells in table:
+    for number, cells in listed[1:]:
         if not "".join(cells).strip():
             continue
         row = {name: cell.strip() for name, cell in zip(names, cells, strict=False)}
         if any(name not in row for name in needed):
             raise ValueError(
-                f"{path}, line {table.line_num}: expected {len(names)} columns ({', '.join(names)}); got "
+                f"{path}, line {number}: expected {len(names)} columns ({', '.join(names)}); got "
                 f"{len(cells)}. Complete or remove the line."
             )
         rows.append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -74,10 +74,23 @@ def processes(device: str | None = None) -> Iterator[torch.device]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if it is not there, against other runs; wait while another holds it."""
+    """Hold a folder, which is made if it is not there, against other runs; wait while another holds it.
+
+    A folder that was made for this is removed where an error leaves it empty.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        yield
+    lock = folder / ".lock"
+    try:
+        with FileLock(lock):
+            yield
+    except BaseException:
+        if made and set(folder.iterdir()) <= {lock}:
+            with suppress(OSError):  # another run came in between
+                lock.unlink(missing_ok=True)
+                for one in made:
+                    one.rmdir()
+        raise
 
 
 def taken(folder: Path) -> FileLock | None:

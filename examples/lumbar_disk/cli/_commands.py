@@ -18,7 +18,7 @@ from lumbar_disk import study as models
 from lumbar_disk import virtual
 from lumbar_disk._core import sharing
 from lumbar_disk.cli import _options as options
-from lumbar_disk.data import Options, counts, load
+from lumbar_disk.data import Options, Prepared, counts, load
 from lumbar_disk.data import prepare as prepare_file
 from lumbar_disk.network import UNet
 
@@ -99,7 +99,7 @@ def demo(
     console = Console()
     console.print(demonstration.layout(report, recipe, split))
     for path in report.files:
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -168,7 +168,7 @@ def augment(
     Reports the variation that the shape models cover and how many shapes are implausible, draws the paper's
     Fig. 2 and the modes, and stores the samples in shards. A run that is killed goes on where it was.
     """
-    with options.plainly():
+    with options.plainly(out):
         split = load(data)
         report = virtual.augment(
             split.train,
@@ -185,7 +185,7 @@ def augment(
     console = Console()
     console.print(report.layout())
     for path in (*report.files, *report.shards[:1]):
-        console.print(f"wrote {path}", soft_wrap=True, highlight=False)
+        console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
     if len(report.shards) > 1:
         console.print(f"and {len(report.shards) - 1} more shards", highlight=False)
 
@@ -215,7 +215,7 @@ def study(
     (`torchrun --nproc-per-node N -m lumbar_disk study ...`) the processes share each model's batches.
     """
     options.refuse_foreign(context, data)
-    with options.plainly():
+    with options.plainly(out):
         recipe = models.edited(models.SIZES[size](), setting or [])
         if names:
             recipe = replace(recipe, models=tuple(names))
@@ -225,8 +225,14 @@ def study(
             UNet(recipe.width, recipe.size)
         wanted = options.wanted(recipe, data, root, series, patients)
         with sharing.processes(device) as place:
-            split = models.prepared(wanted, out, command=options.command_of(context))
-            study = models.Study(recipe, split, out, place, checkpoint_every=checkpoint_every, progress=True)
+            study = models.begun(
+                wanted,
+                out,
+                lambda split: models.Study(
+                    recipe, split, out, place, checkpoint_every=checkpoint_every, progress=True
+                ),
+                command=options.command_of(context),
+            )
             study.run(options.command_of(context))
             files = reports.write_report(out) if with_report and sharing.first() else []
     for path in files:
@@ -257,23 +263,26 @@ def ood(
     read are named and skipped. Runs may be killed and begun again, and may share the folder, as for `study`.
     """
     options.refuse_foreign(context, data)
-    with options.plainly():
+    with options.plainly(out):
         training, attacks = strange.ood_recipes(size)
         recipe = models.edited(training, setting or [], attacks)
         attacks = models.edited(attacks, setting or [], training)
         if threads is not None:
             torch.set_num_threads(threads)
+        with torch.device("meta"):
+            UNet(recipe.width, recipe.size)
         wanted = options.wanted(recipe, data, root, series, patients)
+        read = strange.read_images(images, recipe.size)
         with sharing.processes(device) as place:
-            split = models.prepared(wanted, out, command=options.command_of(context))
-            sources = (
-                *strange.read_images(images, recipe.size),
-                *strange.made_images(len(split.test), recipe.size, recipe.seed),
-            )
-            work = strange.ood_work(attacks, sources)
-            study = models.Study(
-                recipe, split, out, place, work, checkpoint_every=checkpoint_every, progress=True
-            )
+
+            def make(split: Prepared) -> models.Study:
+                made = strange.made_images(len(split.test), recipe.size, recipe.seed)
+                work = strange.ood_work(attacks, (*read, *made))
+                return models.Study(
+                    recipe, split, out, place, work, checkpoint_every=checkpoint_every, progress=True
+                )
+
+            study = models.begun(wanted, out, make, command=options.command_of(context))
             study.run(options.command_of(context))
             files = strange.write_report(out) if with_report and sharing.first() else []
     for path in files:

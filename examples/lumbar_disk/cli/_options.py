@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
+from lumbar_disk._core.files import reason
 from lumbar_disk.data import SOURCES, Options
 from lumbar_disk.study import StudyRecipe
 
@@ -51,14 +56,62 @@ WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Whether 
 CheckpointEvery = Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints of a training.")]
 
 
+MISTAKES = (OSError, ValueError, FloatingPointError, MemoryError, torch.OutOfMemoryError)
+
+
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Let mistakes end in one line and status 2."""
+def plainly(kept: Path | None = None) -> Iterator[None]:
+    """Let mistakes end in one line and status 2, and interruptions in one that says what is kept.
+
+    The status of an interruption is 128 and the signal's number: 130 for SIGINT, 143 for SIGTERM.
+
+    Args:
+        kept: The folder in which a run that is interrupted goes on; None if it begins anew.
+    """
+    try:
+        with _ending():
+            yield
+    except MISTAKES as error:
+        told = str(error)
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            told = (
+                f"the memory is not enough ({reason(error)}). Use a smaller --set batch, or another --device."
+            )
+        elif isinstance(error, OSError) and error.strerror:
+            told = error.strerror
+            if error.filename:
+                told = f"{error.filename} cannot be used: {told}. Give leave, or choose another path."
+        typer.echo(f"lumbar-disk: {told}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt as stop:
+        number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+        goes_on = (
+            "every file is whole or not there; the same command begins anew"
+            if kept is None
+            else f"what was finished is kept in {kept}, and the same command goes on from there"
+        )
+        typer.echo(f"\nlumbar-disk: ended by {number.name}; {goes_on}.", err=True)
+        raise typer.Exit(128 + number) from None
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """Let SIGTERM end the body as an interruption, so that it leaves nothing half done.
+
+    The processes of torchrun end at once as ever, since they may be waiting for each other.
+    """
+    if threading.current_thread() is not threading.main_thread() or "TORCHELASTIC_RUN_ID" in os.environ:
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except (OSError, ValueError) as error:
-        typer.echo(f"lumbar-disk: {error}", err=True)
-        raise typer.Exit(2) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def refuse_foreign(context: typer.Context, data: str) -> None:

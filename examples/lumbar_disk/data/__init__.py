@@ -7,7 +7,7 @@ from lumbar_disk.data._listing import Item, Listing, Options, Source
 from lumbar_disk.data._mat import read_mat
 from lumbar_disk.data._outlines import POINTS, plausible
 from lumbar_disk.data._phantom import phantom, phantoms
-from lumbar_disk.data._prepare import Prepared, build, counts, load, prepare
+from lumbar_disk.data._prepare import Plan, Prepared, build, counts, load, planned, prepare
 from lumbar_disk.data._sources import SOURCES
 from lumbar_disk.data._spider import read_spider, read_spider_volume
 
@@ -21,6 +21,7 @@ __all__ = [
     "Item",
     "Listing",
     "Options",
+    "Plan",
     "Prepared",
     "Slice",
     "Source",
@@ -35,6 +36,7 @@ __all__ = [
     "outline",
     "phantom",
     "phantoms",
+    "planned",
     "plausible",
     "prepare",
     "read_annotated",

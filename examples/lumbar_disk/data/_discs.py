@@ -175,6 +175,11 @@ def hold_out(patients: Iterable[str], count: int, seed: int) -> tuple[str, ...]:
         ValueError: If fewer than one patient would remain on either side.
     """
     names = sorted(set(patients))
+    if len(names) < 2:
+        raise ValueError(
+            f"cannot hold out {count} of {len(names)} patients; a split needs at least 2. Add patients, or "
+            "mend those whose discs were refused."
+        )
     if not 0 < count < len(names):
         raise ValueError(
             f"cannot hold out {count} of {len(names)} patients; expected a number from 1 to {len(names) - 1}."

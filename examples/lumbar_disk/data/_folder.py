@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from lumbar_disk._core.files import read_table
+from lumbar_disk._core import pictures
+from lumbar_disk._core.files import read_table, reason
 from lumbar_disk.data._discs import NO_LEVEL, Slice, cropped
 from lumbar_disk.data._listing import Item, Listing, Options, Source
 
@@ -147,14 +147,12 @@ def _pixels(path: Path) -> NDArray[Any]:
     try:
         if path.suffix.lower() == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            pixels = np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA", "LA") else image)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error}). Export it again.") from error
-    if frames != 1:
-        raise ValueError(f"{path} holds {frames} images; expected one. Save the mid-sagittal one alone.")
-    return pixels
+        with pictures.opened(path) as image:
+            return np.asarray(image.convert("RGB") if image.mode in ("P", "RGBA", "LA") else image)
+    except Exception as error:  # Pillow and its codecs raise a dozen kinds for damaged files
+        raise ValueError(
+            f"{path}: cannot be read as an image ({reason(error)}). Export the mid-sagittal one again, alone."
+        ) from error
 
 
 def grey(pixels: NDArray[Any], path: Path) -> NDArray[np.float32]:

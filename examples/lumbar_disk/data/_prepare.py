@@ -7,7 +7,6 @@ source, patient, level and side of the split, the refused discs with reasons, an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import platform
@@ -24,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from advreg.metrics import rasterise
-from lumbar_disk._core.files import differences, sha256, write
+from lumbar_disk._core.files import checksum, differences, reading, sha256, write
 from lumbar_disk.data._discs import Disc, Discs, hold_out
 from lumbar_disk.data._listing import Listing, Options
 from lumbar_disk.data._sources import deciding, listing
@@ -34,6 +33,18 @@ Arrays = dict[str, Any]  # numpy arrays by name
 
 FORMAT = 1
 ARRAYS = ("images", "contours", "pixel_mm")
+PARTS = (  # of the manifest
+    "format",
+    "versions",
+    "options",
+    "split",
+    "train_patients",
+    "test_patients",
+    "sources",
+    "discs",
+    "refused",
+    "arrays",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +62,33 @@ class Prepared:
     train: Discs
     test: Discs
     manifest: Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Plan of a prepared file: its content, read or made anew, of which nothing is written yet.
+
+    Attributes:
+        path: The file.
+        arrays: What it holds, or shall hold.
+        manifest: What the data are made from, and how.
+        reasons: Why it has to be written; empty if it is up to date.
+    """
+
+    path: Path
+    arrays: Arrays
+    manifest: Manifest
+    reasons: list[str]
+
+    def data(self) -> Prepared:
+        """The discs, split by patient."""
+        return _prepared(self.arrays, self.manifest)
+
+    def write(self) -> None:
+        """Write the file, whole or not at all, if there is a reason."""
+        if self.reasons:
+            text = np.frombuffer(json.dumps(self.manifest, indent=1).encode(), dtype=np.uint8)
+            write(self.path, partial(np.savez, **self.arrays, manifest=text))
 
 
 def build(options: Options, *, command: str = "", progress: bool = False) -> Prepared:
@@ -92,18 +130,23 @@ def prepare(
         FileNotFoundError: As `build`.
         ValueError: As `build`; or if what stands at `path` is damaged or of another kind.
     """
-    reasons = [f"{path} is not there yet"]
+    plan = planned(options, path, command=command, progress=progress)
+    plan.write()
+    return plan.manifest, plan.reasons
+
+
+def planned(options: Options, path: Path, *, command: str = "", progress: bool = False) -> Plan:
+    """Do all of `prepare` but the writing, so that whoever has something against it can say so before."""
     found = listing(options)
+    reasons = [f"{path} is not there yet"]
     if path.exists():
-        _, manifest = _opened(path)
+        arrays, manifest = _opened(path)
         reasons = _changes(manifest, options, _files(options, found))
         if not reasons:
             _warn(manifest)
-            return manifest, []
+            return Plan(path, arrays, manifest, [])
     arrays, manifest = _made(options, found, command, progress=progress)
-    text = np.frombuffer(json.dumps(manifest, indent=1).encode(), dtype=np.uint8)
-    write(path, partial(np.savez, **arrays, manifest=text))
-    return manifest, reasons
+    return Plan(path, arrays, manifest, reasons)
 
 
 def load(path: Path | str) -> Prepared:
@@ -111,9 +154,14 @@ def load(path: Path | str) -> Prepared:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        IsADirectoryError: If it is a folder.
         ValueError: If the file is damaged, of another kind, or of another version's format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{path} is a folder; expected a file that `lumbar-disk prepare` wrote. Give the file."
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there. Make it with `lumbar-disk prepare --out {path}`.")
     arrays, manifest = _opened(path)
@@ -235,28 +283,22 @@ def _differs(path: Path, known: Mapping[str, Any]) -> bool:
 
 def _opened(path: Path) -> tuple[Arrays, Manifest]:
     """Read the file, and check its arrays."""
-    try:
+    with reading(path, "Delete it, or choose another --out, and run the command again."):
         with zipfile.ZipFile(path):  # a bare .npy, which np.load would read, is refused here
             pass
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             manifest: Manifest = json.loads(file["manifest"].tobytes())
             arrays = {name: file[name] for name in ARRAYS}
-        reason = "" if manifest["arrays"] == _checksums(arrays) else "arrays do not match their checksums"
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        reason = str(error)
-    if reason:
-        raise ValueError(
-            f"{path} is damaged, or was not written by `lumbar-disk prepare`: {reason}. Delete it, or choose "
-            "another --out, and run the command again."
-        )
+        if absent := [name for name in PARTS if name not in manifest]:
+            raise ValueError(f"its manifest has no {', '.join(absent)}")
+        if manifest["arrays"] != _checksums(arrays):
+            raise ValueError("arrays do not match their checksums")
     return arrays, manifest
 
 
 def _checksums(arrays: Arrays) -> dict[str, str]:
     """The SHA-256 of each array's values."""
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items()
-    }
+    return {name: checksum(array) for name, array in arrays.items()}
 
 
 def _prepared(arrays: Arrays, manifest: Manifest) -> Prepared:

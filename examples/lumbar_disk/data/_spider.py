@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from scipy import ndimage  # type: ignore[import-untyped]  # scipy ships no types
 from tqdm import tqdm
 
-from lumbar_disk._core.files import read_table
+from lumbar_disk._core.files import read_table, reason
 from lumbar_disk.data._discs import LEVELS, Slice, cropped
 from lumbar_disk.data._landmarks import outline
 from lumbar_disk.data._listing import Item, Listing, Options, Source
+from lumbar_disk.data._metaimage import data_files
 from lumbar_disk.data._outlines import Array
 
 CANAL = 100
@@ -45,12 +46,12 @@ _log = logging.getLogger(__name__)
 
 
 def find(root: Path, options: Options) -> Listing:
-    """List SPIDER's volumes; errors as for `files` and `overview`."""
+    """List SPIDER's volumes; errors as for `files`, `overview` and `data_files`."""
 
     def item(image: Path, mask: Path) -> Item:
         return Item(
             image.relative_to(root).as_posix(),
-            (image, mask),
+            (image, mask, *data_files(image), *data_files(mask)),
             lambda: cropped(read_spider_volume(image, mask), options.size),
         )
 
@@ -212,11 +213,12 @@ def read_spider_volume(image_path: Path | str, mask_path: Path | str) -> Slice:
 
 def _volume(path: Path) -> sitk.Image:
     """Read a volume and turn it to `ORIENTATION`."""
+    data_files(path)  # refuses a header that reaches outside its folder
     try:
         volume = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise ValueError(
-            f"{path}: cannot be read as an image; download it again. SimpleITK says: {error}"
+            f"{path}: cannot be read as an image; download it again. SimpleITK says: {reason(error)}."
         ) from error
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
         raise ValueError(

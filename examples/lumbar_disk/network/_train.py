@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from advreg import soft_dice
 from advreg.training import AdversarialLoss
-from lumbar_disk._core.files import differences, write
+from lumbar_disk._core.files import differences, read_tensors, reading, write_tensors
 from lumbar_disk._core.sharing import first, place
 from lumbar_disk.data import Heads
 
@@ -81,19 +80,20 @@ class Checkpoint:
             The next step, and the seconds that the steps before it took; zeros where there is no file.
 
         Raises:
-            ValueError: If the file belongs to another training; the message says what differs.
+            ValueError: If the file is damaged, or belongs to another training; the message says what differs.
         """
         if not self.path.exists():
             return 0, 0.0
         device = next(net.parameters()).device
-        state = torch.load(self.path, map_location=device, weights_only=True)
+        state = read_tensors(self.path, device, "identity", "net", "optimiser", "step", "seconds")
         if changed := differences(state["identity"], dict(self.identity)):
             raise ValueError(
                 f"{self.path} belongs to another training: {'; '.join(changed)}. Go on with the recipe and "
                 "the data that it was begun with, delete it to train anew, or choose another folder."
             )
-        net.load_state_dict(state["net"])
-        optimiser.load_state_dict(state["optimiser"])
+        with reading(self.path):
+            net.load_state_dict(state["net"])
+            optimiser.load_state_dict(state["optimiser"])
         return state["step"], state["seconds"]
 
     def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, step: int, seconds: float) -> None:
@@ -105,7 +105,7 @@ class Checkpoint:
             "step": step,
             "seconds": seconds,
         }
-        write(self.path, partial(torch.save, state))
+        write_tensors(self.path, state)
 
 
 def fit(

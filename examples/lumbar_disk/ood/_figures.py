@@ -54,9 +54,10 @@ def example_figure(arrays: Examples, *, tall: bool = False) -> Figure:
                 text = "" if name == IN else f"Dice {found[head]:.2f}"
                 text += " (not attacked)" if name in ATTACKS and head != ATTACKS[name] else ""
                 over, left = (head, title) if tall else (title, head)
-                axes.set_title("\n".join(filter(None, (over if place[0] == 0 else "", text))), fontsize=10)
+                head_line = "\n".join(filter(None, (over if place[0] == 0 else "", text)))
+                axes.set_title(head_line, fontsize=10, parse_math=False)
                 if place[1] == 0:
-                    axes.set_ylabel(left, fontsize=10)
+                    axes.set_ylabel(left, fontsize=10, parse_math=False)
     return figure
 
 
@@ -95,7 +96,7 @@ def dice_figure(measured: Measured, *, tall: bool = False) -> Figure:
                 values = rows.values()
                 label = f"{name}: median {np.median(values):.3f}"
                 _histogram(axes, values.tolist(), np.linspace(0, 1, 41).tolist(), colour, label)
-            axes.set_title(f"{head}s, {STD}, {measured.source}", fontsize=11)
+            axes.set_title(f"{head}s, {STD}, {measured.source}", fontsize=11, parse_math=False)
             axes.set(
                 xlabel=f"Dice between the {head}s for disc and partner", ylabel="pairs", xlim=(-0.01, 1.01)
             )
@@ -252,10 +253,10 @@ def _added(row: Sequence[Axes], arrays: Examples, place: int, limit: float) -> N
         for axes, title in zip(
             row, (str(arrays["source"]), "attacked", f"added, ±{limit:.2f}"), strict=False
         ):
-            axes.set_title(title, fontsize=9)
+            axes.set_title(title, fontsize=9, parse_math=False)
     found = _alike(arrays, UNAWARE, place)
     row[3].set_title(f"Dice {found['contour']:.2f}, {found['mask']:.2f}", fontsize=9)
-    row[0].set_ylabel(f"{arrays['patients'][place]}, {arrays['levels'][place]}", fontsize=9)
+    row[0].set_ylabel(f"{arrays['patients'][place]}, {arrays['levels'][place]}", fontsize=9, parse_math=False)
 
 
 def _errors(measured: Measured, model: str) -> dict[str, tuple[list[float], str]]:

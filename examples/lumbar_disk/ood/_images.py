@@ -1,6 +1,6 @@
 """Images that are no lumbar discs, as starts of out-of-distribution attacks (paper, section 3.2).
 
-Any folder of pictures serves: PNG, JPEG and what else Pillow reads, and DICOM where pydicom is installed.
+Any folder of pictures serves: PNG, JPEG, TIFF, BMP, GIF and WebP, and DICOM where pydicom is installed.
 Besides, there are noise, coarse blocks of noise, and synthetic anatomy whose disc is painted out.
 """
 
@@ -20,9 +20,12 @@ from scipy import ndimage, sparse  # type: ignore[import-untyped]  # scipy ships
 from scipy.sparse.linalg import spsolve  # type: ignore[import-untyped]  # as above
 
 from advreg import Keys
+from lumbar_disk._core import pictures
+from lumbar_disk._core.files import reason
 from lumbar_disk.data import crops, phantom
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm")
+SUFFIXES = (*pictures.SUFFIXES, ".dcm")
+MADE = ("uniform", "blocks", "painted")  # the sources that need no files
 BLOCK = 16  # blocks of noise along a side, as the released code draws them
 HELD_OUT = 10_007  # seed of the painted-out phantoms: none that a study trains on
 
@@ -49,7 +52,8 @@ class Source:
 def read_images(folder: Path, size: int) -> tuple[Source, ...]:
     """Read a folder of pictures; each folder inside it is a source of its own.
 
-    A picture is made grey, cut to its central square, scaled to `size` pixels and to [0, 1].
+    A picture is made grey, cut to its central square, scaled to `size` pixels and to [0, 1]. Those that
+    cannot be read are named in a warning, counted and left out.
 
     Args:
         folder: The folder.
@@ -60,23 +64,41 @@ def read_images(folder: Path, size: int) -> tuple[Source, ...]:
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If not one picture could be read.
+        ValueError: If there are no pictures, not one of a source could be read, or two sources share a name.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder. Give one with images, or with folders of images.")
     inside = sorted(path for path in folder.iterdir() if path.is_dir())
     found = tuple(_source(path, size, deep=path != folder) for path in (folder, *inside))
     found = tuple(source for source in found if len(source.images) or source.skipped)
-    if not any(len(source.images) for source in found):
-        reasons = "; ".join(reason for source in found for reason in source.skipped[:3])
-        raise ValueError(
-            f"{folder}: expected images ({', '.join(SUFFIXES)}); got "
-            f"{'none that can be read: ' + reasons if reasons else 'none'}."
-        )
+    if not found:
+        raise ValueError(f"{folder}: expected images ({', '.join(SUFFIXES)}); got none.")
+    _refuse_names([source.name for source in found], folder)
     for source in found:
-        for reason in source.skipped:
-            _log.warning("%s skipped: %s", source.name, reason)
-    return tuple(source for source in found if len(source.images))
+        total = len(source.images) + len(source.skipped)
+        if not len(source.images):
+            some = "; ".join([*source.skipped[:3], *(["..."] if total > 3 else [])])
+            raise ValueError(
+                f"{folder}, {source.name}: expected images ({', '.join(SUFFIXES)}); got none that can be "
+                f"read: {some}. Mend them, or move them away."
+            )
+        for one in source.skipped:
+            _log.warning("%s skipped: %s", source.name, one)
+        if source.skipped:
+            _log.warning("%s: %d of %d pictures are skipped", source.name, len(source.skipped), total)
+    return found
+
+
+def _refuse_names(names: Sequence[str], folder: Path) -> None:
+    """Raise if a name stands for two sources; upper and lower case are one, as on many disks."""
+    known = dict.fromkeys(MADE, "the name of images that are made here")
+    for name in names:
+        if name.casefold() in known:
+            raise ValueError(
+                f"{folder}: images cannot be called {name}, which is {known[name.casefold()]}. Rename their "
+                "folder."
+            )
+        known[name.casefold()] = "the name of another folder's images"
 
 
 def made_images(count: int, size: int, seed: int) -> tuple[Source, ...]:
@@ -102,7 +124,7 @@ def made_images(count: int, size: int, seed: int) -> tuple[Source, ...]:
         for image, mask in zip(discs.images[:count], discs.masks[:count], strict=True)
     ]
     anatomy = torch.from_numpy(np.stack(painted)).float()[:, None].clamp(0, 1)
-    return Source("uniform", uniform), Source("blocks", blocks), Source("painted", anatomy)
+    return tuple(Source(*one) for one in zip(MADE, (uniform, blocks, anatomy), strict=True))
 
 
 def paint_out(image: Array, mask: NDArray[np.bool_], margin: float = 0.04) -> Array:
@@ -139,18 +161,28 @@ def paint_out(image: Array, mask: NDArray[np.bool_], margin: float = 0.04) -> Ar
 
 def _source(folder: Path, size: int, *, deep: bool) -> Source:
     """Read the pictures of a folder, or, if `deep`, of everything below it."""
-    paths = sorted(folder.rglob("*") if deep else folder.glob("*"))
     images: list[torch.Tensor] = []
     skipped: list[str] = []
-    for path in paths:
-        if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+    pillows = Image.registered_extensions().items()
+    known = {*SUFFIXES, *(suffix for suffix, kind in pillows if kind in Image.OPEN)}
+    for path in sorted(folder.rglob("*") if deep else folder.glob("*")):
+        suffix = path.suffix.lower()
+        if path.is_dir() or suffix not in known:
             continue
         try:
+            if suffix not in SUFFIXES:
+                raise ValueError(f"expected one of {', '.join(SUFFIXES)}; save it as .png")  # noqa: TRY301
             images.append(_square(_grey(path), size))
-        except (OSError, ValueError, ImportError, AttributeError, SyntaxError) as error:
-            skipped.append(f"{path.relative_to(folder).as_posix()}: {error}")
+        except Exception as error:  # noqa: BLE001 - Pillow and its codecs raise a dozen kinds for damaged files
+            skipped.append(f"{_shown(path.relative_to(folder).as_posix())}: {reason(error)}")
     stacked = torch.stack(images)[:, None] if images else torch.empty(0, 1, size, size)
-    return Source(folder.name, stacked, tuple(skipped))
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    return Source(_shown(name), stacked, tuple(skipped))
+
+
+def _shown(name: str) -> str:
+    """A name that can be written; bytes of it that are no text are spelled out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _grey(path: Path) -> Array:
@@ -159,12 +191,12 @@ def _grey(path: Path) -> Array:
         try:
             import pydicom  # type: ignore[import-not-found]  # noqa: PLC0415 - an optional dependency
         except ImportError:
-            raise ImportError("DICOM needs pydicom: pip install pydicom") from None
+            raise ValueError("DICOM needs pydicom: pip install pydicom") from None
         values = np.asarray(pydicom.dcmread(path).pixel_array, dtype=np.float64)
         return values if values.ndim == 2 else values.mean(-1 if values.shape[-1] <= 4 else 0)
-    with Image.open(path) as picture:
-        grey = picture if picture.mode in ("I", "I;16", "F") else picture.convert("L")
-        return np.asarray(grey, dtype=np.float64)
+    with pictures.opened(path) as picture:
+        deep = picture.mode == "F" or picture.mode.startswith("I")  # convert would cut these to 8 bits
+        return np.asarray(picture if deep else picture.convert("L"), dtype=np.float64)
 
 
 def _square(values: Array, size: int) -> torch.Tensor:

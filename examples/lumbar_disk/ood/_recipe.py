@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from lumbar_disk.study import SIZES, StudyRecipe
@@ -28,6 +29,16 @@ class OODRecipe:
     ood_weight: float = 1.0
     contour_within: float = 0.1
     mask_within: float = 0.995
+
+    def __post_init__(self) -> None:
+        """Refuse what could only fail later."""
+        if self.ood_steps < 1:
+            raise ValueError(f"ood_steps must be at least 1; got {self.ood_steps}.")
+        for name in ("ood_radius", "ood_alpha", "contour_within", "mask_within"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a positive number; got {getattr(self, name)}.")
+        if not 0 <= self.ood_weight < math.inf:
+            raise ValueError(f"ood_weight must be a number, at least 0; got {self.ood_weight}.")
 
 
 _SIZES = {

@@ -6,7 +6,6 @@ detection that no adversary was there for is marked as such wherever it stands.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 
 from advreg.evaluation import Interval
 from advreg.metrics import Detection
-from lumbar_disk._core.files import csv_text
+from lumbar_disk._core.files import csv_text, read_json
 from lumbar_disk.ood import _figures as drawn
 from lumbar_disk.ood._claims import STD, judge
 from lumbar_disk.ood._tables import (
@@ -34,6 +33,7 @@ from lumbar_disk.ood._tables import (
 from lumbar_disk.report import (
     PAPER_SETTINGS,
     PAPER_SIZE,
+    RESTORE,
     Picture,
     Results,
     claims_csv,
@@ -256,4 +256,4 @@ def _flat(intervals: Iterable[Interval]) -> list[float | None]:
 def is_ood(folder: Path) -> bool:
     """Whether a results folder is the out-of-distribution study's."""
     path = folder / "study.json"
-    return path.exists() and "ood" in json.loads(path.read_text(encoding="utf-8"))
+    return path.exists() and "ood" in read_json(path, remedy=RESTORE)

@@ -45,7 +45,7 @@ from advreg.evaluation import Row, Table
 from advreg.execution import Model
 from advreg.objectives import PerExample, Within
 from lumbar_disk._core import sharing
-from lumbar_disk._core.files import write
+from lumbar_disk._core.files import checksum, read_tensors, write, write_tensors
 from lumbar_disk.data import Heads, Prepared
 from lumbar_disk.network import UNet
 from lumbar_disk.ood._images import Source, partners
@@ -114,7 +114,9 @@ def ood_work(recipe: OODRecipe, sources: tuple[Source, ...]) -> Work:
             table.save(folder / "table.csv")
         sharing.wait()
 
-    images = {one.name: [len(one.images), float(one.images.double().sum())] for one in sources}
+    images = {
+        one.name: {"images": len(one.images), "sha256": checksum(one.images.numpy())} for one in sources
+    }
     told = {one.name: {"images": len(one.images), "skipped": list(one.skipped)} for one in sources}
     return Work(evaluate, asdict(recipe), {"sources": images}, {"ood": {"sources": told}})
 
@@ -193,8 +195,8 @@ class Trial:
                     rows += self.compared(clean, 0.0, starts[source])
                 file = journal / f"{source}-{adversary.name.replace(':', '_')}.pt"
                 if not file.exists():
-                    write(file, partial(torch.save, self.attack(adversary, starts[source])))
-                found = torch.load(file, map_location=self.device, weights_only=True)
+                    write_tensors(file, self.attack(adversary, starts[source]))
+                found = read_tensors(file, self.device, "x", "step", "finished")
                 rows += self.attacked(adversary, source, starts[source], found)
                 if source == first:
                     shown |= self.pictures(adversary.name.replace(":", "_"), found["x"])

@@ -19,7 +19,7 @@ from lumbar_disk.report._paper import (
     published,
 )
 from lumbar_disk.report._report import write_report
-from lumbar_disk.report._results import Cells, Results, cells, read_results
+from lumbar_disk.report._results import RESTORE, Cells, Results, cells, read_results
 
 __all__ = [
     "PAPER_MODELS",
@@ -27,6 +27,7 @@ __all__ = [
     "PAPER_RADII",
     "PAPER_SETTINGS",
     "PAPER_SIZE",
+    "RESTORE",
     "Cells",
     "Claim",
     "Part",

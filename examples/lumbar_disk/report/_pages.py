@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -42,18 +45,39 @@ def write_pages(
     Returns:
         The files.
     """
-    pages = Environment(
-        loader=PackageLoader("lumbar_disk.report", "templates"),
-        autoescape=select_autoescape(["html.jinja"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    texts = {
-        f"report.{kind}": pages.get_template(f"{template}.{kind}.jinja").render(content) + "\n"
-        for kind in ("html", "md")
-    }
+    texts = {}
+    for kind, finalize in (("html", None), ("md", literal)):
+        pages = Environment(
+            loader=PackageLoader("lumbar_disk.report", "templates"),
+            autoescape=select_autoescape(["html.jinja"]),
+            finalize=finalize,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        pages.filters["fenced"] = fenced
+        texts[f"report.{kind}"] = pages.get_template(f"{template}.{kind}.jinja").render(content) + "\n"
     return [write(out / name, text) for name, text in (texts | dict(tables)).items()]
+
+
+def literal(value: Any) -> Any:
+    r"""A value as it shall stand in Markdown: text without HTML, links, code or breaks of its own.
+
+    Example:
+        >>> literal("a|b <script>"), literal(3), literal(Markup("| safe |"))
+        ('a\\|b &lt;script&gt;', 3, Markup('| safe |'))
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    line = " ".join(escape(value, quote=False).splitlines())
+    return re.sub(r"[\\`*\[\]|]", r"\\\g<0>", line)
+
+
+def fenced(command: str) -> Markup:
+    """A block of Markdown that shows a command as it was typed, whatever is in it."""
+    longest = max((len(run) for run in re.findall("`+", command)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return Markup(f"{fence}console\n{command}\n{fence}")  # noqa: S704 - nothing in a fence is read as HTML
 
 
 def page_content(results: Results, claims: Sequence[Claim], known: Mapping[str, Any]) -> dict[str, Any]:

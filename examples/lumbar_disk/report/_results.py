@@ -7,18 +7,19 @@ model without `model.json`, which is written last, counts as missing: a run in p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from advreg.evaluation import Interval, Table
+from lumbar_disk._core.files import read_arrays, read_json, reading
 from lumbar_disk.report._paper import PAPER_SIZE, ordered
 from lumbar_disk.study import MEASURES, Examples, Measure
+
+RESTORE = "Restore it, or run the study again in another folder."
+PARTS = (("recipe", "size"), ("patients", "test"), ("discs", "test"), ("data", "sources"))  # of study.json
+MODEL = ("steps", "parameters", "warm_start", "seconds_training", "seconds_evaluation")  # of model.json
 
 Cells = Mapping[tuple[str, str, float], Interval]  # by measure, model and radius
 
@@ -56,7 +57,7 @@ def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = or
 
     Raises:
         FileNotFoundError: If it holds no `study.json`.
-        ValueError: If `study.json` lacks a part, or a table is not one.
+        ValueError: If `study.json` lacks a part, or a file is damaged; the message names it.
     """
     path = folder / "study.json"
     if not path.is_file():
@@ -64,7 +65,7 @@ def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = or
             f"{path} is not there: expected the folder of a study. Make one with `lumbar-disk study`, or "
             "give the folder that its --out named."
         )
-    about = json.loads(path.read_text(encoding="utf-8"))
+    about = read_json(path, remedy=RESTORE)
     needed = ("command", "environment", "recipe", "data", "patients", "discs", "wall_seconds")
     absent = [name for name in needed if name not in about]
     if absent:
@@ -72,15 +73,19 @@ def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = or
             f"{path}: expected {', '.join(needed)}; got no {', '.join(absent)}. It was written by another "
             "version; run the study again."
         )
+    with reading(path, RESTORE):
+        lacking = [f"{name}, {part}" for name, part in PARTS if part not in about[name]]
+        if lacking:
+            raise ValueError(f"it has no {'; no '.join(lacking)}")
     there = {path.parent.name: path.parent for path in (folder / "models").glob("*/model.json")}
     names = order(set(there))
     present = [name for name in names if name in there]
     return Results(
         about,
-        {name: json.loads((there[name] / "model.json").read_text(encoding="utf-8")) for name in present},
+        {name: read_json(there[name] / "model.json", *MODEL) for name in present},
         {name: Table.load(there[name] / "table.csv") for name in present},
         {
-            name: _arrays(there[name] / "examples.npz")
+            name: read_arrays(there[name] / "examples.npz", remedy=_remake(there[name]))
             for name in present
             if (there[name] / "examples.npz").is_file()
         },
@@ -116,7 +121,6 @@ def chosen(table: Table, measure: Measure, **columns: Any) -> Table:
     return table.where(attack=measure.head, head=measure.head, metric=measure.metric, **columns)
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of a file."""
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _remake(folder: Path) -> str:
+    """How to have a model's evaluation made again."""
+    return f"Delete it and {folder / 'model.json'}, and run the study again with the same command."

@@ -19,7 +19,7 @@ from lumbar_disk.study._recipes import (
     smoke_recipe,
     start_of,
 )
-from lumbar_disk.study._run import Study, Work, prepared
+from lumbar_disk.study._run import Study, Work, begun
 
 __all__ = [
     "CLEAN",
@@ -40,12 +40,12 @@ __all__ = [
     "StudyRecipe",
     "Work",
     "batches",
+    "begun",
     "components_of",
     "criterion",
     "edited",
     "kind_of",
     "paper_recipe",
-    "prepared",
     "reconstructs",
     "small_recipe",
     "smoke_recipe",

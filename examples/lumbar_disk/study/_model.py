@@ -25,10 +25,7 @@ def batches(recipe: StudyRecipe, source: Stream | Stored, device: torch.device) 
     Raises:
         ValueError: If the processes of this run cannot share a batch equally.
     """
-    rank, count = place()
-    if recipe.batch % count:
-        raise ValueError(f"a batch of {recipe.batch} cannot be shared by {count} processes equally.")
-    share = recipe.batch // count
+    rank, share = place()[0], share_of(recipe)
 
     def batch(step: int) -> Batch:
         first = step * recipe.batch + rank * share
@@ -37,6 +34,21 @@ def batches(recipe: StudyRecipe, source: Stream | Stored, device: torch.device) 
         return samples.images, samples.target(), index
 
     return batch
+
+
+def share_of(recipe: StudyRecipe) -> int:
+    """How many discs of a batch each process of this run takes.
+
+    Raises:
+        ValueError: If they cannot share it equally.
+    """
+    count = place()[1]
+    if recipe.batch % count:
+        raise ValueError(
+            f"a batch of {recipe.batch} cannot be shared by {count} processes equally. Choose another number "
+            "of processes, or --set batch to a multiple of it."
+        )
+    return recipe.batch // count
 
 
 def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:

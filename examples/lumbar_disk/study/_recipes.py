@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from lumbar_disk.virtual import KernelName
 
@@ -79,17 +80,35 @@ class StudyRecipe:
         known = (*FIFTEEN, *PURE, *RECONSTRUCTING)
         if unknown := [name for name in self.models if name not in known]:
             raise ValueError(f"no such model: {', '.join(unknown)}. Choose from {', '.join(known)}.")
-        for name in ("batch", "virtual", "std_epochs", "epochs", "batches", "eval_batch", "test_patients"):
+        counted = ("batch", "virtual", "std_epochs", "epochs", "batches", "eval_batch", "test_patients")
+        for name in (*counted, "attack_steps", "eval_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}.")
         if not self.radii or self.radii[0] != 0 or list(self.radii) != sorted(set(self.radii)):
             raise ValueError(f"radii must rise from 0, the clean images; got {self.radii}.")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be float32 or bfloat16; got {self.precision!r}.")
+        for name, known in (("precision", ("float32", "bfloat16")), ("kernel", get_args(KernelName))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        _check_numbers(self)
 
     def steps(self, name: str) -> int:
         """A model's optimiser steps."""
         return self.batches * (self.std_epochs if start_of(name) is None else self.epochs)
+
+
+def _check_numbers(recipe: StudyRecipe) -> None:
+    """Insist on rates and sizes that are numbers, and on the right side of zero."""
+    for name in ("lr", "alpha"):
+        if not 0 < getattr(recipe, name) < math.inf:
+            raise ValueError(f"{name} must be a positive number; got {getattr(recipe, name)}.")
+    if not all(map(math.isfinite, recipe.radii)) or not 0 <= recipe.radius < math.inf:
+        raise ValueError(
+            f"radius and radii must be numbers, at least 0; got {recipe.radius}, {recipe.radii}."
+        )
+    if not 0 <= recipe.decay <= 1:
+        raise ValueError(f"decay must be a share from 0 to 1; got {recipe.decay}.")
+    if recipe.seed < 0:
+        raise ValueError(f"seed must be at least 0; got {recipe.seed}.")
 
 
 def paper_recipe() -> StudyRecipe:

@@ -25,11 +25,11 @@ import torch
 from torch import distributed
 
 from lumbar_disk._core import sharing
-from lumbar_disk._core.files import differences, write
-from lumbar_disk.data import Options, Prepared, load, prepare
+from lumbar_disk._core.files import differences, read_json, read_tensors, reading, write, write_tensors
+from lumbar_disk.data import Options, Prepared, load, planned
 from lumbar_disk.network import Checkpoint, UNet, fit, untrained
 from lumbar_disk.study._evaluation import Evaluation
-from lumbar_disk.study._model import batches, criterion
+from lumbar_disk.study._model import batches, criterion, share_of
 from lumbar_disk.study._recipes import StudyRecipe, components_of, reconstructs, start_of
 from lumbar_disk.virtual import ShapeModel, Stored, Stream, generate
 
@@ -60,9 +60,16 @@ def measured(net: UNet, study: Study, folder: Path) -> None:
     """Attack each head at every radius; write the table, and the images of a few discs under attack."""
     recipe, test = study.recipe, study.data.test
     evaluation = Evaluation(recipe.radii, recipe.eval_steps, recipe.eval_batch, recipe.seed)
-    table = evaluation.table(
-        net, test, device=study.device, journal=folder / "journal", progress=study.progress
-    )
+    journal = folder / "journal"
+    try:
+        table = evaluation.table(net, test, device=study.device, journal=journal, progress=study.progress)
+    except ValueError as error:
+        if str(journal) not in str(error):
+            raise
+        raise ValueError(
+            f"{error}. Here: delete {journal} and run the same command again; the attacks on this model are "
+            "then made again."
+        ) from error
     if sharing.first():
         places = [(2 * i + 1) * len(test) // (2 * SHOWN) for i in range(SHOWN)]
         shown = evaluation.examples(net, test, places, device=study.device)
@@ -107,6 +114,10 @@ class Study:
         """Whether a model is trained and evaluated."""
         return (self.folder(name) / "model.json").exists()
 
+    def weights(self, name: str) -> Path:
+        """The file of a model's weights."""
+        return self.folder(name) / "weights.pt"
+
     def identity(self) -> dict[str, Any]:
         """What decides every number of the folder."""
         manifest = self.data.manifest
@@ -117,6 +128,27 @@ class Study:
         }
         return {key: value for key, value in decided.items() if key != "models"}
 
+    def check(self) -> None:
+        """Refuse, before anything is written, what this folder or these data cannot be used for.
+
+        Raises:
+            ValueError: If the folder was begun with another recipe or other data, the message says which; if
+                the shapes do not vary in as many modes as a model needs, or processes cannot share a batch.
+        """
+        path = self.out / "study.json"
+        if path.exists():
+            known = read_json(
+                path, "identity", remedy=f"Restore it, or choose another folder than {self.out}."
+            )
+            if changed := differences(known["identity"], self.identity()):
+                raise ValueError(
+                    f"{self.out} was begun with another recipe or other data: {'; '.join(changed)}. Go on "
+                    "with those, or choose another --out."
+                )
+        share_of(self.recipe)
+        for components in {components_of(name) for name in self.names}:
+            ShapeModel.fit(self.data.train.contours, components)
+
     def run(self, command: str) -> None:
         """Make what is missing.
 
@@ -124,10 +156,14 @@ class Study:
             command: What the user typed; kept in `study.json`.
 
         Raises:
-            ValueError: If the folder was begun with another recipe or other data; the message says which.
+            ValueError: As for `check`; if a file of the folder is damaged.
         """
         if sharing.first():
-            self._open(command)
+            path = self.out / "study.json"
+            with sharing.alone(self.out):
+                self.check()
+                if not path.exists():
+                    _write_json(path, self.about(command))
         while True:
             with self._next() as name:
                 if name is None:
@@ -135,20 +171,6 @@ class Study:
                 self._make(name)
         if sharing.first():
             self._close()
-
-    def _open(self, command: str) -> None:
-        """Write `study.json`, or insist that it is of this study."""
-        path = self.out / "study.json"
-        with sharing.alone(self.out):
-            if path.exists():
-                known = json.loads(path.read_text(encoding="utf-8"))
-                if changed := differences(known["identity"], self.identity()):
-                    raise ValueError(
-                        f"{self.out} was begun with another recipe or other data: {'; '.join(changed)}. Go "
-                        "on with those, or choose another --out."
-                    )
-                return
-            _write_json(path, self.about(command))
 
     def about(self, command: str) -> dict[str, Any]:
         """What `study.json` says."""
@@ -174,9 +196,9 @@ class Study:
         """Write how long it took, from the first model's beginning to the last one's end."""
         path = self.out / "study.json"
         with sharing.alone(self.out):
-            made = [json.loads(file.read_text()) for file in self.out.glob("models/*/model.json")]
+            made = [read_json(file, "began", "ended") for file in self.out.glob("models/*/model.json")]
             wall = max(model["ended"] for model in made) - min(model["began"] for model in made)
-            _write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"wall_seconds": round(wall, 1)})
+            _write_json(path, read_json(path) | {"wall_seconds": round(wall, 1)})
 
     @contextmanager
     def _next(self) -> Iterator[str | None]:
@@ -190,10 +212,10 @@ class Study:
         while sharing.first() and lock is None and not all(map(self.done, self.names)):
             for name in self.names:
                 start = start_of(name)
-                if self.done(name) or (start and not (self.folder(start) / "weights.pt").exists()):
+                if not self._wanted(name) or (start and not self.weights(start).exists()):
                     continue
                 lock = sharing.taken(self.folder(name))
-                if lock is not None and self.done(name):  # it was finished in between
+                if lock is not None and not self._wanted(name):  # it was finished in between
                     lock.release()
                     lock = None
                 if lock is not None:
@@ -209,13 +231,19 @@ class Study:
             if lock is not None:
                 lock.release()
 
+    def _wanted(self, name: str) -> bool:
+        """Whether a model is to be made, or its weights, gone since, for one that starts from them."""
+        followers = [other for other in self.names if start_of(other) == name and not self.done(other)]
+        return not self.done(name) or (bool(followers) and not self.weights(name).exists())
+
     def _make(self, name: str) -> None:
         """Train and evaluate a model."""
-        began, folder = time.time(), self.folder(name)
+        began, folder, done = time.time(), self.folder(name), self.done(name)
         net, seconds = self.trained(name)
         start = time.perf_counter()
-        self.work.evaluate(net, self, folder)
-        if sharing.first():
+        if not done:
+            self.work.evaluate(net, self, folder)
+        if sharing.first() and not done:
             _write_json(
                 folder / "model.json",
                 {
@@ -230,6 +258,7 @@ class Study:
                 },
             )
             shutil.rmtree(folder / "journal", ignore_errors=True)
+        if sharing.first():
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         sharing.wait()
 
@@ -239,14 +268,11 @@ class Study:
         net = untrained(recipe.width, recipe.size, recipe.seed, reconstruction=reconstructs(name)).to(
             self.device
         )
-        weights = folder / "weights.pt"
+        weights = self.weights(name)
         if weights.exists():
-            kept = torch.load(weights, map_location=self.device, weights_only=True)
-            net.load_state_dict(kept["net"])
-            return net.eval(), kept["seconds"]
+            return net.eval(), self._filled(net, name)
         if start := start_of(name):
-            begin = self.folder(start) / "weights.pt"
-            net.load_state_dict(torch.load(begin, map_location=self.device, weights_only=True)["net"])
+            self._filled(net, start)
         if recipe.compile:
             net.compile()
         seconds = fit(
@@ -265,9 +291,16 @@ class Study:
             progress=self.progress and sharing.first(),
         )
         if sharing.first():
-            state = {"net": net.state_dict(), "seconds": seconds}
-            write(weights, partial(torch.save, state))
+            write_tensors(weights, {"net": net.state_dict(), "seconds": seconds})
         return net, seconds
+
+    def _filled(self, net: UNet, name: str) -> float:
+        """Give a network the weights of a model; the seconds that its training took."""
+        path = self.weights(name)
+        kept = read_tensors(path, self.device, "net", "seconds")
+        with reading(path):
+            net.load_state_dict(kept["net"])
+        return float(kept["seconds"])
 
     def _source(self, name: str) -> Stream | Stored:
         """A model's virtual discs; those on disk are made by whichever process comes first."""
@@ -284,19 +317,31 @@ class Study:
         return Stored(folder)
 
 
-def prepared(options: Options, out: Path, *, command: str) -> Prepared:
-    """Prepare the data into the results folder, once for all processes, and read them.
+def begun(options: Options, out: Path, make: Callable[[Prepared], Study], *, command: str) -> Study:
+    """Prepare the data into a results folder, once for all processes, and make the study of them.
+
+    Nothing is written before the data are made and `Study.check` has had its say.
 
     Args:
         options: What to prepare.
-        out: The results folder.
+        out: The results folder; left as it was, or not made, where something is refused.
+        make: Makes the study of the split discs.
         command: What the user typed.
+
+    Raises:
+        FileNotFoundError: As `lumbar_disk.data.prepare`.
+        ValueError: As there; as `Study.check`.
     """
+    path = out / "data.npz"
+    study: Study | None = None
     if sharing.first():
         with sharing.alone(out):
-            prepare(options, out / "data.npz", command=command, progress=True)
+            plan = planned(options, path, command=command, progress=True)
+            study = make(plan.data())
+            study.check()
+            plan.write()
     sharing.wait()
-    return load(out / "data.npz")
+    return study or make(load(path))
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from lumbar_disk._core.files import write
 from lumbar_disk.data import Discs
 from lumbar_disk.virtual._mesh import KernelName
 from lumbar_disk.virtual._shapes import ShapeModel
-from lumbar_disk.virtual._storage import fingerprint, generate
+from lumbar_disk.virtual._storage import fingerprint, generate, refuse_another
 from lumbar_disk.virtual._stream import Samples, Stream
 
 PUBLISHED = {3: 0.705, 5: 0.822, 10: 0.914}  # share of variation that SSM-P3, P5 and P10 cover, section 2.1
@@ -107,6 +107,8 @@ def augment(
     models = {n: ShapeModel.fit(train.contours, n) for n in sorted({*PUBLISHED, components})}
     streams = {n: Stream(train, model, seed=seed, kernel=kernel) for n, model in models.items()}
     stream = streams[components]
+    if count:
+        refuse_another(stream, out, shard)
     plausibility = {n: streams[n].plausibility(LOOKED_AT) for n in streams}
     explained = {n: model.explained for n, model in models.items()}
     summary = {
@@ -158,7 +160,7 @@ def virtual_figure(real: Discs, samples: Samples) -> Figure:
         name = f"patient {real.patients[source]}, {real.levels[source]}"
         titles = (name, "virtual shape", f"virtual image {int(samples.index[place])}")
         for axes, title in zip(row, titles, strict=True):
-            axes.set_title(title, fontsize=10)
+            axes.set_title(title, fontsize=10, parse_math=False)
             frame(axes, (samples.images.shape[-2], samples.images.shape[-1]))
     return figure
 

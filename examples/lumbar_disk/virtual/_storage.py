@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from lumbar_disk._core.files import differences, write
+from lumbar_disk._core.files import differences, read_arrays, read_json, reading, write
 from lumbar_disk.virtual._stream import Samples, Stream
 
 MANIFEST = "stream.json"
+SHARD = ("images", "contours", "source", "redrawn")  # arrays of a shard, beside their index
 
 
 def generate(
@@ -50,8 +50,10 @@ def generate(
     """
     if count < 1 or shard < 1:
         raise ValueError(f"count and shard must be at least 1; got count={count}, shard={shard}.")
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, {**fingerprint(stream), "shard": shard})
+    refuse_another(stream, folder, shard)
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        write(manifest, json.dumps({**fingerprint(stream), "shard": shard}, indent=2) + "\n")
     ranges = [(start, min(start + shard, count)) for start in range(0, count, shard)]
     paths = [folder / f"samples-{start:09d}-{stop:09d}.npz" for start, stop in ranges]
     waiting = [place for place, path in enumerate(paths) if not _whole(path, *ranges[place])]
@@ -136,26 +138,28 @@ class Stored:
         return [(int(path.stem.split("-")[1]), int(path.stem.split("-")[2]), path) for path in paths]
 
 
-def _claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Write the manifest, or refuse a folder that belongs to another stream."""
-    path = folder / MANIFEST
+def refuse_another(stream: Stream, folder: Path, shard: int) -> None:
+    """Refuse a folder that holds samples of another stream, or other shards.
+
+    Raises:
+        ValueError: What differs; or that the folder's manifest is damaged.
+    """
+    path, wanted = folder / MANIFEST, {**fingerprint(stream), "shard": shard}
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, remedy=f"Delete {folder}, and run the same command again.")
         if changed := differences({name: found.get(name) for name in wanted}, wanted):
             raise ValueError(
                 f"{folder} holds samples of another stream ({'; '.join(changed)}). Write to another folder, "
                 "or delete this one."
             )
-        return
-    write(path, json.dumps(wanted, indent=2) + "\n")
 
 
 def _whole(path: Path, start: int, stop: int) -> bool:
     """Whether a shard is there and holds what its name says; a damaged one is made again."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with reading(path), np.load(path, allow_pickle=False) as file:
             return bool(np.array_equal(file["index"], np.arange(start, stop)))
-    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+    except ValueError:
         return False
 
 
@@ -172,5 +176,5 @@ def _arrays(parts: list[Samples]) -> dict[str, Any]:
 
 @lru_cache(maxsize=2)
 def _read(path: Path) -> dict[str, Tensor]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in ("images", "contours", "source", "redrawn")}
+    shard = read_arrays(path, *SHARD)
+    return {name: torch.from_numpy(shard[name]) for name in SHARD}

@@ -137,7 +137,10 @@ def _check_bootstrap(
         )
     if bad := np.flatnonzero(~np.isfinite(numbers)).tolist():
         came = f"{numbers[bad[0]]} at {bad[0]}, {len(bad)} in all"
-        raise ValueError(f"values must be finite; got {came}: leave such examples out, and report how many")
+        raise ValueError(
+            f"values must be finite; got {came}: put the worst value in the place of infinite ones, as "
+            "Table.means(infinite=...) does, and look where NaN comes from"
+        )
     check_groups(groups, len(numbers), "groups", "value")
     check_resampling(confidence, resamples)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from advreg._core.device import check_values
+from advreg._core.modules import reached
 from advreg._core.tensors import rows
 
 
@@ -58,3 +61,73 @@ def check_function(name: str, function: Any) -> None:
             f"{name} must be a function (output, target) -> (B,); got {function!r} of type "
             f"{type(function).__name__}{remedy}"
         )
+
+
+def check_objective(objective: Any) -> None:
+    """Insist on a function that an attack can ascend, with its `at` in sight if it changes on the way.
+
+    Raises:
+        TypeError: Something that cannot be called; a plain function around an objective with `at(share)`,
+            which would stay what it is in the end.
+    """
+    check_function("objective", objective)
+    for thing, inside in reached(objective):
+        if inside and _changes(thing):
+            name = getattr(objective, "__name__", type(objective).__name__)
+            raise TypeError(
+                f"objective must let its form at each step be seen; got {name}, a function around "
+                f"{type(thing).__name__}, which changes as an attack goes on: of one head write "
+                f"on('mask', {type(thing).__name__}(...)), of several weighted(...), or make your function a "
+                "class with a method at(share) beside __call__"
+            )
+
+
+def _changes(thing: Any) -> bool:
+    """Whether a thing is an objective with other forms at the first step of an attack and in the end."""
+    own = type(thing)
+    if own.__module__.partition(".")[0] in ("numpy", "torch", "pandas") or not callable(thing):
+        return False
+    form = getattr(own, "at", None)
+    return callable(form) and bool(form(thing, 0.0) != form(thing, 1.0))
+
+
+def check_kind(name: str, value: Any, kind: type, example: str) -> None:
+    """Insist on an instance of a class; `name` and `example`, how one is made, stand in the message.
+
+    Raises:
+        TypeError: Something else, the class itself among it.
+    """
+    if not isinstance(value, kind):
+        came = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.60}"
+        raise TypeError(f"{name} must be of type {kind.__name__}; got {came}: write {example}")
+
+
+def check_finite_target(target: Tensor) -> None:
+    """Refuse a target with NaN or infinity: whatever is measured against it is NaN, and so is its gradient.
+
+    Raises:
+        ValueError: It names the examples, and how to say what is missing.
+    """
+    if target.is_floating_point():
+        check_values(target, partial(_refuse_infinite, target))
+
+
+def _refuse_infinite(target: Tensor) -> None:
+    if not bool(target.isfinite().all()):
+        raise ValueError(
+            f"the target must be finite; got NaN or infinity for {examples(~target.isfinite())}: "
+            "say where it is there with valid=, bool (B, K) for points, for example "
+            "lambda output, target: point_error(output, target, valid=target.isfinite().all(-1)), or leave "
+            "these examples out"
+        )
+
+
+def check_word(name: str, word: object, words: tuple[str, ...], remedy: str = "") -> None:
+    """Insist on one of a few words; `name` and `remedy` stand in the message.
+
+    Raises:
+        ValueError: Another word.
+    """
+    if word not in words:
+        *others, last = map(repr, words)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}; got {word!r}{remedy}")

@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
+
+
+def children(tree: Any) -> dict[Any, Any] | None:
+    """What a node of a tree holds, by key, field or place; None for a leaf.
+
+    Nodes are mappings, named tuples, tuples, lists and dataclasses. Of a mapping that is a dataclass too, as
+    transformers' outputs are, the entries count: fields that are declared but empty are none.
+
+    Example:
+        >>> children({"mask": 1, "points": (2, 3)})
+        {'mask': 1, 'points': (2, 3)}
+        >>> children((2, 3)), children("L4/L5")
+        ({0: 2, 1: 3}, None)
+    """
+    if isinstance(tree, Mapping):
+        return dict(tree)
+    if isinstance(tree, (tuple, list)):
+        return dict(enumerate(tree))
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        return {name: getattr(tree, name) for name in fields_of(tree)}
+    return None
+
+
+def rebuilt(tree: Any, held: Mapping[Any, Any]) -> Any:
+    """A node like another that holds something else, by the keys of `children`.
+
+    Mappings and dataclasses are copied and filled, so that those whose constructor takes something else
+    (`defaultdict`, fields with `init=False`) are served too; one that refuses becomes a plain `dict`.
+    """
+    if isinstance(tree, Mapping):
+        if type(tree) is dict or not isinstance(tree, MutableMapping):
+            return dict(held) if type(tree) is dict else _filled(tree, held)
+        other = copy.copy(tree)
+        for key, value in held.items():
+            other[key] = value
+        return other
+    if isinstance(tree, (tuple, list)):
+        named = hasattr(tree, "_fields")
+        return type(tree)(*held.values()) if named else type(tree)(held.values())
+    other = copy.copy(tree)
+    for name, value in held.items():
+        object.__setattr__(other, name, value)  # frozen ones too
+    return other
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
@@ -19,22 +63,31 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """
     if isinstance(tree, Tensor):
         return function(tree)
-    if isinstance(tree, Mapping):
-        mapped = {key: map_tensors(function, value) for key, value in tree.items()}
-        return mapped if type(tree) is dict else type(tree)(mapped)  # type: ignore[call-arg]  # as dict takes it
-    if hasattr(tree, "_fields"):
-        return type(tree)(*(map_tensors(function, value) for value in tree))
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(map_tensors(function, value) for value in tree)
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        return dataclasses.replace(
-            tree, **{name: map_tensors(function, getattr(tree, name)) for name in _fields(tree)}
-        )
-    return tree
+    held = children(tree)
+    if held is None:
+        return tree
+    return rebuilt(tree, {key: map_tensors(function, value) for key, value in held.items()})
+
+
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a tree, in order.
+
+    Example:
+        >>> import torch
+        >>> [tuple(tensor.shape) for tensor in tensors((torch.ones(2), {"mask": torch.ones(3)}))]
+        [(2,), (3,)]
+    """
+    if isinstance(tree, Tensor):
+        yield tree
+        return
+    for value in (children(tree) or {}).values():
+        yield from tensors(value)
 
 
 def take(tree: Any, some: Tensor | slice, count: int | None = None) -> Any:
     """Some examples of a batch, of each tensor that begins with the batch.
+
+    For what the library itself makes, such as a rule's state; targets are cut by `advreg._core.targets`.
 
     Args:
         tree: A tensor, or what holds tensors.
@@ -50,27 +103,6 @@ def take(tree: Any, some: Tensor | slice, count: int | None = None) -> Any:
     return map_tensors(lambda entry: entry[some] if entry.shape[:1] == (whole,) else entry, tree)
 
 
-def tensors(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a tree, in order.
-
-    Example:
-        >>> import torch
-        >>> [tuple(tensor.shape) for tensor in tensors((torch.ones(2), {"mask": torch.ones(3)}))]
-        [(2,), (3,)]
-    """
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, Mapping):
-        for value in tree.values():
-            yield from tensors(value)
-    elif isinstance(tree, (tuple, list)):
-        for value in tree:
-            yield from tensors(value)
-    elif dataclasses.is_dataclass(tree):
-        for name in _fields(tree):
-            yield from tensors(getattr(tree, name))
-
-
 def head(tree: Any, key: str | int, name: str) -> Any:
     """One head of an output or target: by key, by field, or by place. `name` stands in the message."""
     if isinstance(tree, Mapping):
@@ -81,12 +113,12 @@ def head(tree: Any, key: str | int, name: str) -> Any:
         if -len(tree) <= key < len(tree):
             return tree[key]
         has = list(range(len(tree)))
-    elif isinstance(key, str) and (fields := _fields(tree)):
+    elif isinstance(key, str) and (fields := fields_of(tree)):
         if key in fields:
             return getattr(tree, key)
         has = fields
     else:
-        has = list(range(len(tree))) if isinstance(tree, Sequence) else _fields(tree)
+        has = list(range(len(tree))) if isinstance(tree, Sequence) else fields_of(tree)
     raise KeyError(
         f"the {name} has no head {key!r}; it is a {type(tree).__name__}"
         + (f" with heads {has}" if has else " without heads: pass the function itself, without on(...)")
@@ -94,7 +126,15 @@ def head(tree: Any, key: str | int, name: str) -> Any:
     )
 
 
-def _fields(tree: Any) -> list[str]:
+def fields_of(tree: Any) -> list[str]:
+    """The fields of a dataclass or named tuple; none of anything else."""
     if dataclasses.is_dataclass(tree):
         return [field.name for field in dataclasses.fields(tree)]
     return list(getattr(tree, "_fields", ()))
+
+
+def _filled(tree: Any, held: Mapping[Any, Any]) -> Any:
+    try:
+        return type(tree)(held)
+    except TypeError:
+        return dict(held)

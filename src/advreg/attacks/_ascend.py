@@ -68,7 +68,7 @@ def ascend(
         the batch are taken to be per example.
 
     Raises:
-        TypeError: A function that returns values alone.
+        TypeError: A function that returns values alone; a rule that makes no steps, or its class.
         ValueError: A relative size and an infinite radius; a schedule without `steps`.
 
     Example:
@@ -84,6 +84,9 @@ def ascend(
     Source:
         Chen et al., section 2.3, Algorithm 1.
     """
+    if isinstance(rule, type) or not callable(getattr(rule, "step", None)):
+        came = f"the class {rule.__name__}" if isinstance(rule, type) else f"{rule!r:.60}"
+        raise TypeError(f"rule must be an object that makes steps; got {came}: write Steepest(0.2)")
     if rule.relative and threat.largest == float("inf"):
         raise ValueError(
             f"a step of {rule.size} radii has no length at an infinite radius: give it in the units of the "
@@ -102,6 +105,8 @@ def ascend(
                 "wrap one that returns values, value_and_gradient(function)"
             )
         value, gradient = found
+        if threat.mask is not None:  # where nothing moves, a gradient may be missing as the input is
+            gradient = torch.where(threat.free(x), gradient, 0)
         keep = yield Iterate(step, x, value, gradient)
         with torch.inference_mode(mode=False), torch.no_grad():
             if keep is not None:
@@ -140,17 +145,30 @@ def value_and_gradient(
         >>> value_and_gradient(lambda x: x.square().sum(1))(torch.tensor([[1.0, 2.0]]))
         (tensor([5.]), tensor([[2., 4.]]))
     """
+    reentrant = False  # whether the network checkpoints in the way that torch.autograd.grad refuses
 
     @torch.inference_mode(mode=False)
     @torch.enable_grad()
     def evaluated(x: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal reentrant
         point = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         value = function(point)
         if weights is None:
             one_per_example(value, len(point), "an objective")
         if not value.requires_grad:
             raise ValueError(_DETACHED)
-        gradient = _gradient(value, point) if weights is None else _joined(value, point, weights)
+        if reentrant and weights is None:
+            torch.autograd.backward(value, torch.ones_like(value))  # parameters are frozen and get none
+            if point.grad is None:
+                raise ValueError(_DETACHED)
+            return value.detach().clone(), point.grad
+        try:
+            gradient = _gradient(value, point) if weights is None else _joined(value, point, weights)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error) or weights is not None:
+                raise
+            reentrant = True
+            return evaluated(x)
         value = value.detach() if weights is None else weighed(value.detach(), weights)
         return value.clone(), gradient.clone()  # a replayed graph writes to the same memory again
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Target
+from advreg.attacks._best import worse
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
 from advreg.attacks._run import measured
@@ -136,13 +138,15 @@ def auto_attack(
     check_tasks(heads)
     if budget < 1:
         raise ValueError(f"budget must be 1 pass or more; got {budget}")
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     keys, batch = Keys.of(x, seed, index), Batch(x.detach(), y, threat)
     attack = partial(pgd_attack, model, execution=execution)
     found = {}
     for key, task in heads.items():
-        clean = measured(model, batch, on(key, task.metric), execution, f"the metric of head {key!r}")
-        found[key] = _worst(attack, batch, clean, key, task, budget, keys)
+        metric = on(key, task.metric)
+        settled, clean = measured(model, batch, metric, execution, f"the metric of head {key!r}")
+        found[key] = _worst(attack, settled, clean, key, task, budget, keys)
     return AutoResult(found)
 
 
@@ -163,6 +167,10 @@ def check_tasks(heads: Any) -> None:
     for key, task in heads.items():
         if not isinstance(task, Task):
             name = getattr(task, "__name__", type(task).__name__)
+            if getattr(task, "__module__", "").startswith("advreg.tasks"):
+                raise TypeError(
+                    f"expected a task for the head {key!r}; got the function {name}: call it, {name}()"
+                )
             raise TypeError(
                 f"expected a task for the head {key!r}, such as advreg.tasks.masks(); got {name}: make one "
                 f"of a metric by Task({name}, worse='lower'), or worse='higher'"
@@ -206,7 +214,7 @@ def _worst(
         some = batch.take(left)
         found = attack(
             some.x,
-            some.y,
+            some.marked(),
             objective=on(key, chosen.objective),
             threat=some.threat,
             rule=chosen.rule,
@@ -217,7 +225,7 @@ def _worst(
             seed=keys.fold_in(number).seed,
             index=index[rows],
         )
-        better = found.value > value[rows]
+        better = worse(found.value, value[rows])
         at = rows[better]
         worst[at], value[at], member[at] = found.x[better], found.value[better].to(value.dtype), place
         passes[rows] += torch.where(found.finished, found.step, steps)

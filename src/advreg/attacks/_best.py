@@ -66,7 +66,7 @@ class Track(NamedTuple):
 
     def joining(self, other: Track) -> Track:
         """With another run of the same examples: the better point of each, and what went wrong in either."""
-        kept = self.keeping(other.finished | (other.value > self.value), other.x, other.value, other.step)
+        kept = self.keeping(other.finished | worse(other.value, self.value), other.x, other.value, other.step)
         return kept._replace(
             finished=self.finished | other.finished,
             sick=self.sick | other.sick,
@@ -89,6 +89,18 @@ class Track(NamedTuple):
         if len(place) == len(self.place):
             return other
         return Track(*(mine.index_copy(0, place, new) for mine, new in zip(self, other, strict=True)))
+
+
+def worse(value: Tensor, than: Tensor) -> Tensor:
+    """Whether values are worse than others, `(B,)` bool; one that is NaN is the worst, as infinity is."""
+    return value.nan_to_num(torch.inf, torch.inf, -torch.inf) > than.nan_to_num(
+        torch.inf, torch.inf, -torch.inf
+    )
+
+
+def gain(value: Tensor, clean: Tensor) -> Tensor:
+    """What values have risen by; nothing where both are infinite alike."""
+    return torch.where(value == clean, 0, value - clean)
 
 
 def joined(tracks: Sequence[Track]) -> Track:

@@ -11,11 +11,12 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks._ascend import ascend
-from advreg.attacks._probing import Probe, probed, stripes
+from advreg.attacks._probing import Probe, check_counts, check_positive, probed, stripes
 from advreg.attacks._result import AttackResult
 from advreg.execution import Batch, Execution
 from advreg.rules import Momentum, Rule
@@ -83,7 +84,8 @@ def square_attack(
         An `AttackResult`; `step` counts queries, 0 being the stripes.
 
     Raises:
-        TypeError: Inputs that are not floating point; an objective that does not return `(B,)`.
+        TypeError: Inputs that are not floating point; an objective that does not return `(B,)`; options that
+            are no numbers.
         ValueError: Inputs outside the bounds; an infinite radius; an objective that is not finite; options
             out of range.
 
@@ -100,8 +102,10 @@ def square_attack(
     Source:
         Andriushchenko et al., Square Attack, arXiv:1912.00049, Algorithms 1 and 2, section 3.3.
     """
-    if queries < 1 or not 0 < p <= 1:
-        raise ValueError(f"expected queries of 1 or more and p in (0, 1]; got {queries} and {p}")
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
+    threat.validate(x)
+    check_counts(queries=queries)
+    check_positive("p", p, 1.0)
     keys = Keys.of(x, seed, index).fold_in(_SQUARE)
 
     def search(work: Probe) -> None:
@@ -183,9 +187,10 @@ def score_attack(
         Uesato et al., arXiv:1802.05666, section 4.1 (SPSA); Ilyas et al., arXiv:1804.08598, section 2.1
         (NES).
     """
-    if min(steps, draws, at_once) < 1 or reach <= 0:
-        came = f"{steps}, {draws}, {at_once} and {reach}"
-        raise ValueError(f"expected steps, draws and at_once of 1 or more and a positive reach; got {came}")
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
+    threat.validate(x)
+    check_counts(steps=steps, draws=draws, at_once=at_once)
+    check_positive("reach", reach)
     if directions not in get_args(Directions):
         raise ValueError(f"directions must be one of {get_args(Directions)}; got {directions!r}")
     keys = Keys.of(x, seed, index).fold_in(_SCORE)
@@ -254,8 +259,9 @@ def random_noise(
     Source:
         Carlini et al., On evaluating adversarial robustness, arXiv:1902.06705, section 4.3 (brute force).
     """
-    if draws < 1:
-        raise ValueError(f"expected draws of 1 or more; got {draws}")
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
+    threat.validate(x)
+    check_counts(draws=draws)
     keys = Keys.of(x, seed, index).fold_in(_NOISE)
 
     def search(work: Probe) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
+from advreg._core.targets import bare
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
@@ -95,13 +97,14 @@ def ood_attack(
     Source:
         Chen et al., section 2.3, Eqs 6 and 7; Liang et al., arXiv:2009.08016.
     """
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     if (x_in is None) == (target is None):
         raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
     if x_in is not None:
         x_in, x_out = _paired(x_in, x_out)
         threat.validate(x_in)
         with frozen(model), torch.no_grad():
-            target = model(x_in)
+            target = model(x_in.clone())
     conditions = match or {}
 
     def stop(output: Output, wanted: Target) -> Tensor:
@@ -119,9 +122,9 @@ def ood_attack(
     closeness, matched = {}, {}
     if conditions:
         with frozen(model), torch.no_grad():
-            output = model(found.x)
-            closeness = {name: condition.function(output, target) for name, condition in conditions.items()}
-            matched = {name: condition(output, target) for name, condition in conditions.items()}
+            output, wanted = model(found.x.clone()), bare(target)
+            closeness = {name: condition.function(output, wanted) for name, condition in conditions.items()}
+            matched = {name: condition(output, wanted) for name, condition in conditions.items()}
     return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
-from advreg._core.checks import check_function
+from advreg._core.checks import check_function, check_kind, check_objective, examples
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Output, PerExample, Target
+from advreg.attacks._best import gain, worse
 from advreg.attacks._result import AttackResult
-from advreg.attacks._run import Plan, judged, report, search
+from advreg.attacks._run import Plan, judged, looked_at, report, search
 from advreg.execution import Batch, Execution, running
 from advreg.objectives import heads_read
 from advreg.rules import Adamax, Rule
@@ -101,14 +102,19 @@ def pgd_attack(
         Chen et al., Algorithm 1; Madry et al., arXiv:1706.06083.
     """
     _check_options(steps, restarts, keep, random_start=random_start)
-    check_function("objective", objective)
+    check_objective(objective)
     if judge is not None:
         check_function("judge", judge)
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
         raise ValueError(
             f"start must be like x, {x.dtype} of shape {tuple(x.shape)}; got {start.dtype} of shape "
             f"{tuple(start.shape)}"
+        )
+    if start is not None and bool((sick := threat.free(x) & ~start.isfinite()).any()):
+        raise ValueError(
+            f"start must be finite where inputs may change; got NaN or infinity in {examples(sick)}"
         )
     keys = Keys.of(x, seed, index)
     plan = Plan(objective, rule, steps, judge, stop, schedule, restarts, random_start, keep == "best")
@@ -116,21 +122,23 @@ def pgd_attack(
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
     batch = Batch(x.detach(), y, threat, start)
     with running(model, heads_read(objective, judge, stop), batch.x, execution) as network:
+        resized = restarts > 1 or stop is not None or len(x) > network.parts.size
+        batch, clean = looked_at(network, plan, batch, resized=resized)
         with network.quick() as quick:
-            track, clean = search(quick, plan, batch, keys, network.parts)
-        look = partial(judged, network.exact, plan)
-        if clean is None or network.rounds:
-            clean = torch.cat([value for value, _ in network.parts.run(look, batch)])
-        track = track.seeing(clean, None, -1)
+            track = search(quick, plan, batch, keys, network.parts)
         if network.rounds:
+            look = partial(judged, network.exact, plan)
             track = track.again(network.parts.run(look, batch._replace(x=track.x)))
     if keep == "best":
-        track = track.keeping(~track.finished & (clean >= track.value), batch.x, clean, -1)
+        track = track.keeping(~track.finished & ~worse(track.value, clean), batch.x, clean, -1)
     report(track, tried=steps > 0)
-    return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
+    return AttackResult(track.x, track.value, gain(track.value, clean), track.step, track.finished)
 
 
-def _check_options(steps: int, restarts: int, keep: str, *, random_start: bool) -> None:
+def _check_options(steps: Any, restarts: Any, keep: str, *, random_start: bool) -> None:
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number; got {value!r} of type {type(value).__name__}")
     if steps < 0 or restarts < 1:
         raise ValueError(f"steps must be 0 or more and restarts 1 or more; got {steps} and {restarts}")
     if keep not in ("best", "last"):

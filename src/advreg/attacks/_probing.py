@@ -6,17 +6,20 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
+from advreg._core.targets import Kind, Nest
 from advreg._core.tensors import per_example, rows
 from advreg._core.types import Model, PerExample, Target
-from advreg.attacks._best import Track, joined
+from advreg.attacks._best import Track, gain, joined, worse
 from advreg.attacks._result import AttackResult
-from advreg.attacks._run import Plan, judged, report
+from advreg.attacks._run import Plan, judged, looked_at, report
 from advreg.execution import Batch, Execution, running
 from advreg.objectives import heads_read
 from advreg.rules import Steepest
@@ -36,7 +39,6 @@ def probed(
     check_function("objective", objective)
     if judge is not None:
         check_function("judge", judge)
-    batch.threat.validate(batch.x)
     if math.isinf(batch.threat.largest):
         raise ValueError(
             "random search needs a finite radius; got inf: pass the largest distance that makes sense, "
@@ -44,25 +46,27 @@ def probed(
         )
     plan = Plan(objective, Steepest(), 0, judge)
     with running(model, heads_read(objective, judge), batch.x, execution) as network, torch.no_grad():
+        batch, clean = looked_at(network, plan, batch, resized=True)
+        assert batch.structure is not None
+        indexed = Nest({0: batch.structure, 1: Kind.ROWS})  # so that keys are cut with their examples
 
-        def run(model: Model, part: Batch) -> tuple[Track, Tensor]:
-            (target, index), (x, _, threat, _) = part.y, part
-            work = Probe(model, x, target, objective, threat, judge, Keys(keys.seed, index))
-            work.meet(x, -1)
-            clean = work.track.value
+        def run(model: Model, part: Batch) -> Track:
+            target, index = part.y
+            own = part._replace(y=target, structure=batch.structure)
+            work = Probe(model, own, objective, judge, Keys(keys.seed, index))
+            work.meet(own.x, -1)
             search(work)
-            return work.track, clean
+            return work.track
 
         with network.quick() as quick:
-            found = list(network.parts.run(partial(run, quick), batch._replace(y=(batch.y, keys.index))))
-        track, clean = joined([part for part, _ in found]), torch.cat([value for _, value in found])
+            whole = batch._replace(y=(batch.y, keys.index), structure=indexed)
+            track = joined(list(network.parts.run(partial(run, quick), whole)))
         if network.rounds:
             look = partial(judged, network.exact, plan)
-            clean = torch.cat([value for value, _ in network.parts.run(look, batch)])
             track = track.again(network.parts.run(look, batch._replace(x=track.x)))
-            track = track.keeping(clean >= track.value, batch.x, clean, -1)
+        track = track.keeping(~worse(track.value, clean), batch.x, clean, -1)
     report(track, tried=False)
-    return AttackResult(track.x, track.value, track.value - clean, track.step, track.finished)
+    return AttackResult(track.x, track.value, gain(track.value, clean), track.step, track.finished)
 
 
 @dataclass(eq=False)
@@ -70,10 +74,8 @@ class Probe:
     """One run of some examples: what is attacked, and the worst point met of each."""
 
     model: Model
-    centre: Tensor
-    y: Target
+    batch: Batch
     objective: PerExample
-    threat: Threat
     judge: PerExample | None
     keys: Keys
     radius: Tensor = field(init=False)
@@ -85,19 +87,30 @@ class Probe:
         self.radius = radius.expand(len(self.centre))
         self.track = Track.of(self.centre)
 
+    @property
+    def centre(self) -> Tensor:
+        """The clean inputs, `(b, *input)`."""
+        return self.batch.x
+
+    @property
+    def threat(self) -> Threat:
+        """Where they may move."""
+        return self.batch.threat
+
     def scores(self, x: Tensor, y: Target) -> tuple[Tensor, Tensor]:
         """Objective and judge at some points."""
         output = self.model(x)
         value = one_per_example(self.objective(output, y), len(x), "an objective")
         if self.judge is None:
             return value, value
-        return value, one_per_example(self.judge(output, y), len(x), "a judge")
+        score = one_per_example(self.judge(output, y), len(x), "a judge")
+        return value, score if score.is_floating_point() else score.float()
 
     def meet(self, x: Tensor, step: int) -> Tensor:
         """Keep points that are worse than the worst so far; the objective there, `(B,)`."""
-        value, score = self.scores(x, self.y)
-        seen = self.track.seeing(value, None, step).seeing(score, None, step)
-        self.track = seen.keeping(score > seen.value, x, score, step)
+        value, score = self.scores(x, self.batch.y)
+        seen = self.track.seeing(value, None, step)
+        self.track = seen.keeping(worse(score, seen.value), x, score, step)
         return value
 
     def scaled(self, pattern: Tensor, share: Tensor | None = None) -> Tensor:
@@ -113,7 +126,7 @@ class Probe:
         inside, signs, size = window(at, share, keys)
         delta = self.scaled(torch.where(inside, signs, 0), size)
         tried = self.threat.project(torch.where(inside, self.centre + delta, at), self.centre)
-        same = per_example(rows(tried == at).all(1), at)
+        same = per_example(rows((tried == at) | at.isnan()).all(1), at)  # NaN: missing, and stays
         opposite = self.threat.project(torch.where(inside, self.centre - delta, at), self.centre)
         return torch.where(same, opposite, tried)
 
@@ -130,9 +143,7 @@ class Probe:
                 u = u * self.threat.mask.to(at.device)
             points = torch.cat([at + length * u, at - length * u]).flatten(0, 1)
             copies = 2 * len(u)
-            values, _ = self.scores(
-                self.boxed(points, copies), Batch(at, self.y, self.threat).repeat(copies).y
-            )
+            values, _ = self.scores(self.boxed(points, copies), self.batch.repeat(copies).y)
             up, down = values.reshape(2, len(u), len(at))
             change = torch.nan_to_num(up - down, 0.0, 0.0, 0.0).to(total.dtype)
             total += (change.reshape(*change.shape, *[1] * (at.ndim - 1)) * u).sum(0)
@@ -140,7 +151,7 @@ class Probe:
         return (total / (2 * draws * safe)).to(at.dtype)
 
     def boxed(self, points: Tensor, copies: int) -> Tensor:
-        """Points `(copies * B, *input)` put into the box."""
+        """Points `(copies * B, *input)` put into the box, where the mask lets them change."""
         if self.threat.bounds is None:
             return points
         like = self.centre
@@ -149,7 +160,38 @@ class Probe:
             for side in self.threat.bounds
         )
         each = points.reshape(copies, *like.shape)
-        return each.clamp(lower, upper).reshape(points.shape)
+        return torch.where(self.threat.free(like), each.clamp(lower, upper), each).reshape(points.shape)
+
+
+def check_counts(**told: Any) -> None:
+    """Insist on whole numbers of 1 or more, by name.
+
+    Raises:
+        TypeError: No whole number, such as 2.5 or True.
+        ValueError: Zero or less.
+    """
+    for name, value in told.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(
+                f"{name} must be a whole number, 1 or more; got {value!r} of type {type(value).__name__}"
+            )
+        if value < 1:
+            raise ValueError(f"expected {name} of 1 or more; got {value}")
+
+
+def check_positive(name: str, value: Any, most: float = math.inf) -> None:
+    """Insist on a finite number above zero, and up to `most`.
+
+    Raises:
+        TypeError: No number.
+        ValueError: A number out of range.
+    """
+    limit = "finite" if math.isinf(most) else f"at most {most:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        came = f"{value!r} of type {type(value).__name__}"
+        raise TypeError(f"{name} must be a number, above zero and {limit}; got {came}")
+    if not (0 < float(value) <= most and math.isfinite(value)):
+        raise ValueError(f"{name} must be above zero and {limit}; got {value}")
 
 
 def _signs(uniform: Tensor) -> Tensor:

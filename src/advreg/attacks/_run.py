@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_function, examples, one_per_example
+from advreg._core.checks import check_objective, examples, one_per_example
 from advreg._core.device import seen
 from advreg._core.keys import Keys
-from advreg._core.trees import map_tensors
+from advreg._core.trees import map_tensors, tensors
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.attacks._ascend import Iterate, ascend, value_and_gradient, weighed
-from advreg.attacks._best import Track, joined
-from advreg.execution import Batch, Execution, Parts, running
+from advreg.attacks._best import Track, joined, worse
+from advreg.execution import Batch, Execution, Parts, Running, running
 from advreg.objectives import Normalised, at, heads_read
 from advreg.rules import Rule
 
@@ -67,22 +67,37 @@ class Plan(NamedTuple):
         with torch.no_grad():
             if self.judge is not None:
                 value = self.judge(map_tensors(Tensor.detach, output), target)
-                return one_per_example(value, count, "a judge").clone()  # of what may be overwritten
+                value = one_per_example(value, count, "a judge")
+                return value.clone() if value.is_floating_point() else value.float()  # it may be overwritten
             value = at(self.objective, 1.0)(output, target)
             if self.weights is not None:
                 return weighed(value, self.weights)
             return one_per_example(value, count, "an objective").clone()
 
+    def functions(self) -> dict[str, Callable[[Output, Target], Tensor]]:
+        """What is asked of an output, by name, one number for each example."""
+
+        def objective(output: Output, target: Target) -> Tensor:
+            value = at(self.objective, 1.0)(output, target)
+            return value if self.weights is None else weighed(value, self.weights)
+
+        found: dict[str, Callable[[Output, Target], Tensor]] = {"objective": objective}
+        if self.judge is not None:
+            found["judge"] = self.judge
+        if self.stop is not None:
+            found["stop rule"] = partial(stopped, self.stop)
+        return found
+
 
 @torch.inference_mode(mode=False)
-def search(model: Model, plan: Plan, whole: Batch, keys: Keys, parts: Parts) -> tuple[Track, Tensor | None]:
-    """Climb from every start; each example's track and, where the climb began there, its clean value, `(B,)`.
+def search(model: Model, plan: Plan, whole: Batch, keys: Keys, parts: Parts) -> Track:
+    """Climb from every start: each example's track.
 
     Restarts of few examples run together, as further examples, up to the size of a part; with a stop rule one
     after the other, since an example that is finished needs no further one.
     """
     count = len(whole.x)
-    track, clean = Track.of(whole.x), None
+    track = Track.of(whole.x)
     together = 1 if plan.stop is not None else max(1, parts.size // count)
     for first in range(0, plan.restarts, together):
         restarts = range(first, min(first + together, plan.restarts))
@@ -96,18 +111,42 @@ def search(model: Model, plan: Plan, whole: Batch, keys: Keys, parts: Parts) -> 
             batch = batch.repeat(len(restarts))._replace(start=torch.cat(starts))
         found = list(parts.run(partial(climbed, model, plan), batch))
         mine = track if len(left) == count else track.taken(left)
-        for run in joined([each for each, _ in found]).runs(len(left)):
+        for run in joined(found).runs(len(left)):
             mine = mine.joining(run)
         track = track.putting(left, mine)
-        if batch.start is None:
-            clean = torch.cat([value for _, value in found])
-    return track, clean
+    return track
 
 
 @torch.inference_mode(mode=False)
-def climbed(model: Model, plan: Plan, batch: Batch) -> tuple[Track, Tensor]:
-    """One run of some examples, in their order, and what the first point is worth, `(b,)`."""
+def climbed(model: Model, plan: Plan, batch: Batch) -> Track:
+    """One run of some examples: their tracks, in their order."""
     return _Climb(model, plan, batch).best()
+
+
+@torch.inference_mode(mode=False)
+def looked_at(network: Running, plan: Plan, batch: Batch, *, resized: bool) -> tuple[Batch, Tensor]:
+    """Test an attack's assumptions on the clean inputs; the batch with its structure, and its values, `(B,)`.
+
+    Raises:
+        TypeError: A function that does not return `(B,)`.
+        ValueError: An assumption that does not hold; an objective that is not finite.
+    """
+    batch, values = network.examine(batch, plan.functions(), resized=resized)
+    objective = values["objective"]
+    if not bool(objective.isfinite().all()):
+        missing = [
+            tensor for tensor in tensors(batch.y) if tensor.is_floating_point() and bool(tensor.isnan().any())
+        ]
+        remedy = (
+            "the target holds NaN: leave such entries out (valid=, ignore_index), or give them a number"
+            if missing
+            else "look for a square root or norm at zero, a logarithm of zero, or float16 overflow"
+        )
+        raise ValueError(
+            f"the objective or its gradient is not finite for {examples(~objective.isfinite())}, first on "
+            f"the clean input: {remedy}"
+        )
+    return batch, values.get("judge", objective)
 
 
 @torch.inference_mode(mode=False)
@@ -132,7 +171,8 @@ def last_iterate(
     """The end of one run of projected gradient ascent: what adversarial training needs, and no more.
 
     The loop is that of `pgd_attack`, so that objectives and rules mean the same; but neither the clean nor
-    the last input is evaluated. Costs `steps` forward passes and gradients of the input.
+    the last input is evaluated. Costs `steps` forward passes and gradients of the input; in parts, for which
+    the target is cut, one more forward pass and two of one example, by which the cut is tested.
 
     Args:
         model: As for `pgd_attack`.
@@ -147,7 +187,7 @@ def last_iterate(
 
     Raises:
         TypeError: As for `pgd_attack`.
-        ValueError: As for `pgd_attack`, but for values that are not finite, which nobody looks at.
+        ValueError: As for `pgd_attack`.
 
     Example:
         >>> import torch
@@ -161,27 +201,36 @@ def last_iterate(
     Source:
         Chen et al., Algorithm 1.
     """
-    check_function("objective", objective)
+    check_objective(objective)
     plan = Plan(objective, rule, steps)
-    with running(model, heads_read(objective), batch.x, execution) as network, network.quick() as quick:
+    with running(model, heads_read(objective), batch.x, execution) as network:
+        batch = batch.settled()
+        if len(batch.x) > network.parts.size:  # only then is the target cut
+            batch = network.examine(batch, plan.functions(), resized=True).batch
 
-        def ended(part: Batch) -> Tensor:
-            *_, last = _Climb(quick, plan, part).points()
-            return last.x
+        def ended(quick: Model, part: Batch) -> Tensor:
+            climb = _Climb(quick, plan, part)
+            for iterate in climb.points():
+                if iterate.value is not None:
+                    climb.track = climb.track.seeing(iterate.value, iterate.gradient, iterate.step)
+            report(climb.track, tried=False)  # a NaN that went on would end in the weights
+            return iterate.x
 
-        return torch.cat(list(network.parts.run(ended, batch)))
+        with network.quick() as quick:
+            return torch.cat(list(network.parts.run(partial(ended, quick), batch)))
 
 
+@torch.inference_mode(mode=False)
 def measured(
     model: Model, batch: Batch, function: PerExample, execution: Execution | None, name: str
-) -> Tensor:
-    """A function of the outputs for a batch and its targets, `(B,)`, in parts; `name` stands in messages."""
-    with running(model, heads_read(function), batch.x, execution) as network, torch.no_grad():
+) -> tuple[Batch, Tensor]:
+    """A function of the outputs for a batch and its targets, `(B,)`; `name` stands in messages.
 
-        def values(part: Batch) -> Tensor:
-            return one_per_example(function(network.exact(part.x), part.y), len(part.x), name)
-
-        return torch.cat(list(network.parts.run(values, batch)))
+    The batch comes back with the structure of its target, as the check of an attack's assumptions found it.
+    """
+    with running(model, heads_read(function), batch.x, execution) as network:
+        found = network.examine(batch, {name: function}, resized=len(batch.x) > network.parts.size)
+        return found.batch, found.values[name]
 
 
 @dataclass(eq=False)
@@ -223,23 +272,21 @@ class _Climb:
             self.step = step  # which form of the objective is evaluated next
             keep = yield run.send(keep)
 
-    def best(self) -> tuple[Track, Tensor]:
-        """The tracks, in the batch's order, and what the first point is worth."""
+    def best(self) -> Track:
+        """The tracks, in the batch's order."""
         plan, run = self.plan, self.points()
-        keep, first = None, None
+        keep = None
         for step in range(plan.steps + 1):
             iterate = run.send(keep)
             value = self.look(iterate)
-            first = value if first is None else first
             inside = plan.factor(step) == 1  # points of a ball that is still too large are no results
             if inside and (plan.best or step == plan.steps):
-                self.track = self.track.keeping(value > self.track.value, iterate.x, value, step)
+                self.track = self.track.keeping(worse(value, self.track.value), iterate.x, value, step)
             keep = self.leave(iterate.x, value, step) if inside else None
             if len(self.track.place) == 0:
                 break
-        assert first is not None
         track = joined([*self.done, self.track])
-        return (track.taken(track.place.argsort()) if self.done else track), first
+        return track.taken(track.place.argsort()) if self.done else track
 
     def look(self, iterate: Iterate) -> Tensor:
         """The value of a point that decides, `(b,)`; what went wrong there is noted."""
@@ -252,7 +299,8 @@ class _Climb:
                 with torch.no_grad():
                     self.output = self.model(iterate.x)
             value = self.plan.valued(self.output, self.batch.y, len(iterate.x))
-        self.track = self.track.seeing(value, None, iterate.step)
+        if self.plan.judge is None:  # a judge may be infinite: the worst that there is
+            self.track = self.track.seeing(value, None, iterate.step)
         return value
 
     def leave(self, x: Tensor, value: Tensor, step: int) -> Tensor | None:
@@ -267,17 +315,18 @@ class _Climb:
         return ~over
 
 
-def stopped(stop: Stop, output: Output, target: Target, count: int) -> Tensor:
-    """Which examples are finished, `(count,)` bool."""
+def stopped(stop: Stop, output: Output, target: Target, count: int | None = None) -> Tensor:
+    """The examples that are finished, `(count,)` bool."""
     with torch.no_grad():
         over = stop(map_tensors(Tensor.detach, output), target)
-    if not isinstance(over, Tensor) or over.shape != (count,) or over.dtype != torch.bool:
+    whole = isinstance(over, Tensor) and over.ndim == 1 and count in (None, len(over))
+    if not whole or over.dtype != torch.bool:
         came = (
             f"{over.dtype} of shape {tuple(over.shape)}" if isinstance(over, Tensor) else type(over).__name__
         )
         raise TypeError(
-            f"stop must say for each example whether it is finished, bool of shape ({count},); got {came}: "
-            "compare a metric with a threshold, for example dice(output, target) > 0.95"
+            f"stop must say for each example whether it is finished, bool of shape ({count or 'B'},); got "
+            f"{came}: compare a metric with a threshold, for example dice(output, target) > 0.95"
         )
     return over
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from advreg._core.checks import examples
+from advreg._core.checks import check_kind, examples
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import head as part_of
@@ -82,6 +82,7 @@ def power_start(
         Khrulkov and Oseledets, Art of singular vectors and universal adversarial perturbations,
         arXiv:1709.03582; without a forward-mode product: Miyato et al., arXiv:1704.03976, take one iteration.
     """
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     if math.isinf(threat.largest):
         raise ValueError("a start at the radius needs a finite one; got inf: pass a start of your own")
@@ -92,7 +93,7 @@ def power_start(
     twice = sdpa_kernel(SDPBackend.MATH)  # the fused forms of attention have no second derivative
     with frozen(model), torch.inference_mode(mode=False), torch.enable_grad(), twice:
         point = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
-        output = _tensor(part(point), head, len(x))
+        output = _tensor(part(point.clone()), head, len(x))
         direction = _stretched(output, point, threat, keys.normal(x), iterations)
     radius = torch.as_tensor(threat.radius, dtype=x.dtype, device=x.device).expand(len(x))
     return threat.project(x.detach() + per_example(radius, x) * direction, x.detach())

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind
 from advreg._core.types import Model, Target
 from advreg.attacks._auto import check_tasks
 from advreg.attacks._pgd import pgd_attack
@@ -124,12 +125,13 @@ def tradeoff(
         )
     if points < 2:
         raise ValueError(f"points must be 2 or more, the ends being one head alone each; got {points}")
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
 
     def both_of(inputs: Tensor) -> Tensor:
         batch = Batch(inputs, y, threat)
         metrics = ((on(key, task.metric), f"the metric of head {key!r}") for key, task in heads.items())
-        return torch.stack([measured(model, batch, f, execution, name) for f, name in metrics], 1)
+        return torch.stack([measured(model, batch, f, execution, name)[1] for f, name in metrics], 1)
 
     clean = both_of(x.detach())
     (a, task_a), (b, task_b) = heads.items()

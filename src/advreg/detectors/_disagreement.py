@@ -70,18 +70,23 @@ class DisagreementDetector:
         members = self._ensemble()
         with at_rest(*members):
             parts = [heads(model, heads_read(self.distance)) for model in members]
-            outputs = [part(x) for part in parts] if len(parts) > 1 else list(self._thinned(parts[0], x))
-            apart = [
-                one_per_example(self.distance(a, b), len(x), "a distance")
-                for a, b in combinations(outputs, 2)
-            ]
+            outputs = (
+                [part(x.clone()) for part in parts] if len(parts) > 1 else list(self._thinned(parts[0], x))
+            )
+            try:
+                apart = [
+                    one_per_example(self.distance(a, b), len(x), "a distance")
+                    for a, b in combinations(outputs, 2)
+                ]
+            except ValueError as error:  # an output with NaN, as the target of another
+                raise ValueError(f"the distance between outputs cannot be told: {error}") from error
         return finite(torch.stack(apart).mean(0), "the distance between outputs")
 
     def _thinned(self, part: Model, x: Tensor) -> Iterator[Output]:
         keys = Keys(self.seed, torch.zeros(1, dtype=torch.int64))
         for sample in range(self.samples):
             with thinned(self._ensemble()[0], keys.fold_in(sample)):
-                yield part(x)
+                yield part(x.clone())
 
     def _ensemble(self) -> list[Model]:
         several = isinstance(self.models, (list, tuple, nn.ModuleList))

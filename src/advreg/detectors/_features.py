@@ -78,7 +78,7 @@ def with_features(model: Model, layer: str, x: Tensor) -> tuple[Output, Tensor]:
     assert isinstance(model, nn.Module)
     handle = model.get_submodule(layer).register_forward_hook(lambda *call: caught.append(call[-1]))
     try:
-        output = model(x)
+        output = model(x.clone())  # one that writes in place spoils nothing
     finally:
         handle.remove()
     if len(caught) != 1:

@@ -51,12 +51,12 @@ class ReconstructionDetector:
     def score(self, x: Tensor) -> Tensor:
         """The error of each example, `(B,)`, in units of the input. Only this head is run, see `heads`."""
         with at_rest(self.model):
-            return self._error(heads(self.model, [self.head])(x), x)
+            return self._error(heads(self.model, [self.head])(x.clone()), x)
 
     def with_output(self, x: Tensor) -> tuple[Output, Tensor]:
         """The model's output and the score, of one pass."""
         with at_rest(self.model):
-            output = self.model(x)
+            output = self.model(x.clone())
             return output, self._error(output, x)
 
     def _error(self, output: Output, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from advreg._core.tensors import rows
 from advreg.attacks import random_noise, score_attack, square_attack
@@ -69,32 +70,33 @@ def unbounded(work: Trial) -> Check:
     It has half the steps from each of four starts: the input, noise, and half way to either bound. What
     is as bad at a start as anywhere on the way from it does not count.
     """
-    x, mask = work.x, work.threat.mask
+    x, threat = work.x, work.threat
     points = [x.roll(shift, 0) for shift in range(1, min(len(x), 9))]
-    starts = [work.threat.sample(x, work.keys.fold_in(6))]
-    if work.threat.bounds is None:
-        width = float(x.max() - x.min()) or work.threat.largest
-        threat = Threat(linf, width, None, mask)
-        starts += [threat.sample(x, work.keys.fold_in(draw)) for draw in (2, 3, 4)]
+    starts = [threat.sample(x, work.keys.fold_in(6))]
+    if threat.bounds is None:
+        low, high = _range(x)
+        width = high - low or threat.largest
+        large = Threat(linf, width, None, threat.mask)
+        starts += [large.sample(x, work.keys.fold_in(draw)) for draw in (2, 3, 4)]
     else:
-        lower, upper = (
-            torch.as_tensor(side, dtype=x.dtype, device=x.device).expand_as(x) for side in work.threat.bounds
-        )
-        width, threat = float((upper - lower).mean()), Threat(linf, math.inf, work.threat.bounds, mask)
+        lower, upper = _finite(threat, x)
+        width = float((upper - lower).mean()) or threat.largest
+        large = Threat(linf, math.inf, (lower, upper), threat.mask)
         noises = [lower + (upper - lower) * work.keys.fold_in(draw).uniform(x) for draw in range(2, 6)]
         points += [lower, upper, (lower + upper) / 2, *noises[1:]]
         starts += [noises[0], (x + lower) / 2, (x + upper) / 2]
     if not points:
         return Check("unbounded", "skipped", {}, "needs two examples, or bounds")
     runs, rule = [], Steepest(0.1 * width, relative=False)
-    for start in (threat.project(start, x) for start in starts):
+    for start in (large.project(start, x) for start in starts):
         found = work.climb(
-            threat=threat, start=start, random_start=False, steps=max(10, work.steps // 2), rule=rule
+            threat=large, start=start, random_start=False, steps=max(10, work.steps // 2), rule=rule
         )
-        climbed = rows(found != start).any(1)  # a start is not the gradient's doing
+        changed = (found != start) & threat.free(x)
+        climbed = rows(changed).any(1)  # a start is not the gradient's doing
         runs.append(torch.where(climbed, work.gain(found), 0))
     most = torch.stack(runs).amax(0)
-    apart = [point if mask is None else torch.where(mask.to(x.device), point, x) for point in points]
+    apart = [torch.where(threat.free(x), point, x) for point in points]
     trivial = torch.stack([work.gain(point) for point in apart]).amax(0)
     missed = work.missed(trivial, most)
     evidence = {
@@ -111,6 +113,25 @@ def unbounded(work: Trial) -> Check:
             "unbounded", "flag", evidence, f"{message}: {missed.mean:.0%} of the damage is missed", _MASKED
         )
     return Check("unbounded", "pass", evidence, message)
+
+
+def _range(x: Tensor) -> tuple[float, float]:
+    """The least and the largest finite value of inputs."""
+    held = x[x.isfinite()]
+    return (float(held.min()), float(held.max())) if len(held) else (0.0, 0.0)
+
+
+def _finite(threat: Threat, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sides of a box, shaped like the inputs; a side that is open ends a radius beyond the data."""
+    assert threat.bounds is not None
+    lower, upper = (
+        torch.as_tensor(side, dtype=x.dtype, device=x.device).expand_as(x) for side in threat.bounds
+    )
+    low, high = _range(x)
+    return (
+        torch.where(lower.isinf(), low - threat.largest, lower),
+        torch.where(upper.isinf(), high + threat.largest, upper),
+    )
 
 
 def noise(work: Trial) -> Check:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
 
-from advreg._core.checks import check_function
+from advreg._core.checks import check_function, check_kind, check_objective
 from advreg._core.keys import Keys
 from advreg._core.optional import progress_bar
 from advreg._core.types import Model, PerExample, Target
 from advreg.diagnosis._attack_checks import CHECKS, skipped
 from advreg.diagnosis._report import Check, Diagnosis
 from advreg.diagnosis._trial import Trial
-from advreg.execution import Execution
+from advreg.execution import AssumptionError, Execution
 from advreg.threats import Threat
 
 
@@ -47,8 +48,9 @@ def diagnose(
     Give it 16 to 64 examples as they are evaluated: two heads that are attacked apart are diagnosed apart.
 
     Cost: about `10 * steps` forward and backward passes of the batch, and `steps + 2 * queries` forward
-    passes; `steps` of both more for each model of `transfer`. `setting` of the result counts the forward
-    passes. The model is left as it was.
+    passes; `steps` of both more for each model of `transfer`; and for each of about twenty attacks one
+    forward pass and two of one example, by which its assumptions are checked. `setting` of the result counts
+    the forward passes. The model is left as it was.
 
     Args:
         model: As for `pgd_attack`.
@@ -72,8 +74,9 @@ def diagnose(
 
     Raises:
         ValueError: Inputs outside the bounds; a radius that is infinite, or zero for all; too few steps or
-            queries.
-        TypeError: As for `pgd_attack`.
+            queries; an objective or judge that is not finite at the clean inputs.
+        TypeError: As for `pgd_attack`; steps or queries that are no whole numbers; a `transfer` that holds
+            what is no model.
         KeyError: A head that output or target lacks.
         ImportError: `progress=True` without tqdm.
 
@@ -95,18 +98,18 @@ def diagnose(
         al., Indicators of attack failure, arXiv:2106.09947; Croce and Hein, arXiv:2003.01690 (randomness,
         black-box attacks beside white-box ones).
     """
-    check_function("objective", objective)
+    check_objective(objective)
     if judge is not None:
         check_function("judge", judge)
+    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     threat.validate(x)
     if math.isinf(threat.largest) or threat.largest == 0:
         raise ValueError(
             f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
             "limit pass the largest distance that makes sense, for linf the width of the bounds"
         )
-    if steps < 10 or queries < 30:
-        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
-    others: list[Model] = [] if transfer is None else [transfer] if callable(transfer) else list(transfer)
+    _check_counts(steps, queries)
+    others = _others(transfer)
     keys = Keys.of(x, seed, index)
     work = Trial(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution)
     checks: list[Check] = []
@@ -116,7 +119,7 @@ def diagnose(
                 warnings.simplefilter(
                     "ignore", UserWarning
                 )  # zero gradients, random numbers: what checks say
-                checks.append(skipped(check, work.refused) if work.refused else check(work))
+                checks.append(_checked(check, work, checks))
             advance(check=checks[-1].name)
     setting = {
         "examples": len(x),
@@ -129,6 +132,19 @@ def diagnose(
     if isinstance(model, nn.Module):
         setting["forward passes"] = passes[0]
     return Diagnosis(tuple(checks), setting)
+
+
+def _checked(check: Callable[[Trial], Check], work: Trial, before: Sequence[Check]) -> Check:
+    """What a check says; skipped where attacks refuse a model of which an earlier check told why."""
+    if work.refused:
+        return skipped(check, work.refused)
+    try:
+        return check(work)
+    except AssumptionError as error:
+        if all(one.verdict != "flag" for one in before):
+            raise
+        work.refused = str(error)
+        return skipped(check, work.refused)
 
 
 @contextmanager
@@ -145,3 +161,29 @@ def _counted(model: Model) -> Iterator[list[int]]:
     finally:
         if handle is not None:
             handle.remove()
+
+
+def _check_counts(steps: Any, queries: Any) -> None:
+    """Insist on whole numbers that are large enough for the checks."""
+    for name, value in (("steps", steps), ("queries", queries)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number; got {value!r} of type {type(value).__name__}")
+    if steps < 10 or queries < 30:
+        raise ValueError(f"expected 10 steps or more and 30 queries or more; got {steps} and {queries}")
+
+
+def _others(transfer: Any) -> list[Model]:
+    """The other models, as a list."""
+    if transfer is None:
+        return []
+    if callable(transfer) and not isinstance(transfer, nn.ModuleList):
+        return [transfer]
+    listed = hasattr(transfer, "__iter__") and not isinstance(transfer, str)
+    several = list(transfer) if listed else None
+    if several is None or not all(map(callable, several)):
+        wrong = next((one for one in several if not callable(one)), None) if several else transfer
+        raise TypeError(
+            "transfer must be a model, or a sequence of models, each a function of the inputs; got "
+            f"{wrong!r} of type {type(wrong).__name__}: load the model first, or leave transfer=None"
+        )
+    return several

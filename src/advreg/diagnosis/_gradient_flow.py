@@ -33,7 +33,7 @@ def slope(model: Model, x: Tensor, y: Target, objective: PerExample) -> tuple[Te
     """
     with frozen(model), torch.inference_mode(mode=False), torch.enable_grad():
         point = x.detach().clone().requires_grad_()
-        value = one_per_example(objective(model(point), y), len(x), "an objective")
+        value = one_per_example(objective(model(point.clone()), y), len(x), "an objective")
         if not value.requires_grad:
             return value.detach(), None
         (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True)

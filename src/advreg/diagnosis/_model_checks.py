@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from advreg._core.checks import examples
 from advreg._core.modules import DROPOUTS
 from advreg._core.tensors import per_example, rows
-from advreg._core.trees import take, tensors
+from advreg._core.trees import tensors
 from advreg.diagnosis._gradient_flow import dead_end
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import DELIVERED, DIFFER, EMPTY, FORETOLD, NEARBY, STILL
@@ -22,6 +23,7 @@ _BPDA = (
 
 def mode(work: Trial) -> Check:
     """No layer that behaves otherwise in training is in train mode."""
+    seen = isinstance(work.model, nn.Module)
     modules = list(work.model.named_modules()) if isinstance(work.model, nn.Module) else []
     found = [f"{name or 'it'} ({type(m).__name__})" for name, m in modules if m.training and _moody(m)]
     try:
@@ -30,6 +32,16 @@ def mode(work: Trial) -> Check:
         if not found:
             raise
         work.refused = str(error)
+    else:
+        _check_clean(work)
+    if not seen:
+        return Check(
+            "mode",
+            "skipped",
+            {},
+            f"no layer was looked at: the model is a {type(work.model).__name__}, not a torch.nn.Module; "
+            "pass the module itself, or make sure that whatever it calls is in eval mode",
+        )
     evidence = {"layers in train mode": float(len(found))}
     if found:
         return Check(
@@ -42,19 +54,35 @@ def mode(work: Trial) -> Check:
     return Check("mode", "pass", evidence, "no layer that training changes is in train mode")
 
 
+def _check_clean(work: Trial) -> None:
+    """Insist on clean values from which a gain can be taken."""
+    sick = ~work.clean.isfinite()
+    if bool(sick.any()):
+        name = "objective" if work.judge is None else "judge"
+        raise ValueError(
+            f"the {name} must be finite at the clean inputs, or no gain can be told; got "
+            f"{work.clean[sick][0].item():.6g} in {examples(sick)}: leave these examples out, or give the "
+            f"{name} a finite value there, such as the distance across the image for an empty mask"
+        )
+
+
 def determinism(work: Trial) -> Check:
     """The same input gives the same outputs."""
     with frozen(work.model), torch.no_grad():
-        passes = [[t.detach().double() for t in tensors(work.model(work.x))] for _ in range(3)]
+        passes = [[t.detach().double() for t in tensors(work.model(work.x.clone()))] for _ in range(3)]
     first, *others = passes
-    scale = max([float(t.abs().max()) for t in first if t.numel()], default=0.0) or 1.0
+    scale = max([float(t.abs().nan_to_num(0.0).max()) for t in first if t.numel()], default=0.0) or 1.0
     apart = [
-        float((a - b).abs().max()) for more in others for a, b in zip(first, more, strict=True) if a.numel()
+        float(torch.where(a.isnan() & b.isnan(), 0, a - b).abs().max())
+        for more in others
+        for a, b in zip(first, more, strict=True)
+        if a.numel()
     ]
     share = max(apart, default=0.0) / scale
     evidence = {"largest difference, of the largest output": share}
     if share <= DIFFER:
         return Check("determinism", "pass", evidence, "the same input gives the same outputs")
+    work.expect_noise()
     return Check(
         "determinism",
         "flag",
@@ -77,9 +105,8 @@ def gradients(work: Trial) -> Check:
     if clean is None or gradient is None:
         message = f"the objective has no gradient: {_lost(work)}"
         return Check("gradients", "flag", {"detached": 1.0}, message, _BPDA)
-    free = torch.ones_like(gradient, dtype=torch.bool)
-    if work.threat.mask is not None:
-        free &= work.threat.mask.to(gradient.device)
+    free = work.threat.free(gradient)
+    clean, gradient = (torch.where(free, found, 0) for found in (clean, gradient))
     count = rows(free).sum(1).clamp(min=1)
     empty = [rows((found == 0) & free).sum(1) / count for found in (clean, gradient)]
     finite = [rows(found).isfinite().all(1) for found in (clean, gradient)]
@@ -127,7 +154,8 @@ def _of_use(
     direction = work.threat.steps_at(near).steepest(gradient)
     radius = torch.as_tensor(work.threat.radius, dtype=near.dtype, device=near.device).expand(len(near))
     rise = radius * rows(gradient * direction).sum(1)
-    step = work.threat.project(near + NEARBY * per_example(radius, near) * direction, work.x) - near
+    after = work.threat.project(near + NEARBY * per_example(radius, near) * direction, work.x)
+    step = torch.where(work.threat.free(near), after - near, 0)
     expected = rows(gradient * step).sum(1)
     with frozen(work.model), torch.no_grad():
         change = work.objective(work.model(near + step), work.y) - around
@@ -153,7 +181,6 @@ def _moody(module: nn.Module) -> bool:
 
 def _lost(work: Trial, x: Tensor | None = None, some: Tensor | None = None) -> str:
     """Where the gradient is lost, of some of the examples."""
-    x, y = work.x if x is None else x, work.y
-    if some is not None:
-        x, y = take((x, y), some)
-    return f"lost {dead_end(work.model, x, y, work.objective)}"
+    x = work.x if x is None else x
+    batch = work.batch(x) if some is None else work.batch(x).take(some)
+    return f"lost {dead_end(work.model, batch.x, batch.y, work.objective)}"

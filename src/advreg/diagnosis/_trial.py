@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,13 +23,14 @@ from torch import Tensor
 
 from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.keys import Keys
+from advreg._core.targets import Structure, bare
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks import AttackResult, pgd_attack
 from advreg.diagnosis._gradient_flow import slope
 from advreg.diagnosis._report import Check
 from advreg.diagnosis._thresholds import SURE
-from advreg.execution import Batch, Execution, running
-from advreg.objectives import heads_read
+from advreg.execution import AssumptionError, Batch, Execution, running
+from advreg.objectives import at, heads_read
 from advreg.threats import Threat
 
 
@@ -50,11 +51,37 @@ class Trial:
     execution: Execution | None
     clean: Tensor = field(init=False)
     refused: str = ""
+    marked: Target = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.y, self.marked = bare(self.y), self.y
+
+    def expect_noise(self) -> None:
+        """Let attacks run on a model that was found to be random."""
+        self.execution = replace(self.execution or Execution(), noisy=True)
 
     @cached_property
     def attack(self) -> Tensor:
         """The gain of the attack on trial, `(B,)`."""
         return self.gain(self.climb())
+
+    def batch(self, x: Tensor) -> Batch:
+        """Some inputs with their targets."""
+        return Batch(x, self.y, self.threat, None, self._structure)
+
+    @cached_property
+    def _structure(self) -> Structure:
+        """How the target belongs to the examples: as outputs and targets, cut out of the batch, show."""
+        execution = replace(self.execution or Execution(), noisy=True)  # whether it is, another check says
+        functions = {"objective": at(self.objective, 1.0)}
+        if self.judge is not None:
+            functions["judge"] = self.judge
+        batch = Batch(self.x, self.marked, self.threat)
+        with running(self.model, heads_read(*functions.values()), self.x, execution) as network:
+            cuts = len(self.x) > network.parts.size
+            found = network.examine(batch, functions, resized=cuts).batch.structure
+        assert found is not None
+        return found
 
     def value(self, x: Tensor) -> Tensor:
         """The judge's value at some inputs, `(B,)`."""
@@ -64,7 +91,7 @@ class Trial:
             def judged(part: Batch) -> Tensor:
                 return judge(network.exact(part.x), part.y).detach()
 
-            return torch.cat(list(network.parts.run(judged, Batch(x, self.y, self.threat))))
+            return torch.cat(list(network.parts.run(judged, self.batch(x))))
 
     def slope(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """The objective at some inputs, `(B,)`, and its gradient, `(B, *input)`; None where it has none."""
@@ -73,13 +100,26 @@ class Trial:
             return slope(self.model, part.x, part.y, self.objective)
 
         parts = (self.execution or Execution()).parts(x)
-        values, gradients = zip(*parts.run(sloped, Batch(x, self.y, self.threat)), strict=True)
+        values, gradients = zip(*parts.run(sloped, self.batch(x)), strict=True)
         known = [gradient for gradient in gradients if gradient is not None]
         return torch.cat(values), torch.cat(known) if len(known) == len(gradients) else None
 
     def gain(self, x: Tensor) -> Tensor:
-        """The gain there over the clean inputs, `(B,)`; 0 where it is not finite."""
-        return torch.nan_to_num(self.value(x) - self.clean, 0.0, 0.0, 0.0)
+        """The gain there over the clean inputs, `(B,)`.
+
+        A judge that is infinite or NaN, such as the distance to an emptied mask, is worse than any number: it
+        counts as twice the largest gain that the attack on trial finds, or what else is largest here.
+        """
+        rise = self.value(x) - self.clean
+        if bool(rise.isfinite().all()):
+            return rise
+        worst = max(self._worst, largest(rise))
+        return rise.nan_to_num(worst, worst, 0.0)
+
+    @cached_property
+    def _worst(self) -> float:
+        rise = self.value(self.climb()) - self.clean
+        return 2 * max(largest(rise), largest(self.clean.abs()), torch.finfo(rise.dtype).tiny)
 
     def options(self) -> dict[str, Any]:
         """The options of every attack."""
@@ -95,7 +135,9 @@ class Trial:
         """The inputs that an attack finds, `(B, *input)`; the clean ones where it cannot run."""
         try:
             told = {**self.options(), **options}
-            return attack(self.model if model is None else model, self.x, self.y, **told).x
+            return attack(self.model if model is None else model, self.x, self.marked, **told).x
+        except AssumptionError:
+            raise
         except ValueError:  # detached, or not finite: the check of gradients says so; inputs were checked
             if model is not None:
                 raise
@@ -127,6 +169,12 @@ class Trial:
             return Check(name, "pass", evidence, f"{says} nothing much that the attack misses{beside}")
         message = f"{says} damage that the attack misses: {', '.join(beaten)}; {limit:.0%} is allowed"
         return Check(name, "flag", evidence, message, remedy)
+
+
+def largest(values: Tensor) -> float:
+    """The largest finite value; 0 where there is none."""
+    finite = values[values.isfinite()]
+    return float(finite.max()) if len(finite) else 0.0
 
 
 def average(gain: Tensor) -> float:

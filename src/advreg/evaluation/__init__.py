@@ -2,8 +2,9 @@
 
 from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.files import written_whole
+from advreg.evaluation._batches import Batches
 from advreg.evaluation._curves import evaluate, radius_curve
-from advreg.evaluation._jobs import Batches, Metrics
+from advreg.evaluation._jobs import Metrics
 from advreg.evaluation._table import Row, Table
 
 __all__ = [

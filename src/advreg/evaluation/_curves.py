@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from advreg._core.fingerprint import describe
 from advreg._core.types import Model
-from advreg.evaluation._jobs import Batches, Cell, Metrics, Settings, measure
+from advreg.evaluation._batches import Batches
+from advreg.evaluation._jobs import Cell, Metrics, Settings, measure
 from advreg.evaluation._table import Table
 from advreg.threats import Threat, linf
 
@@ -49,19 +49,33 @@ def evaluate(
         radius: What the column `radius` says; 0 without an attack.
         groups: The group of each example by its index, such as its patient; see `bootstrap`.
         journal: A folder in which each finished batch is written down. After an interruption the same call
-            goes on from there. A journal of other weights, attacks, metrics or data is refused.
+            goes on from there, in another process too. A journal of another evaluation is refused by the
+            name of what differs, as "metric 'dice' of head 'mask': its code"; see below.
         seed: Handed to the attack.
         device: Where batches are moved; by default they stay. Pinned ones are copied without waiting.
         progress: Show a bar with the time left; needs tqdm.
 
+    A journal knows its evaluation by the model, attacks, metrics, options and data. Of functions and classes
+    it sees the code, default arguments, closures, attributes, and the globals that they read, functions that
+    they call among them; of models all parameters, buffers, plain attributes, train modes and hooks; of
+    Python, this library and installed packages the version. It does not see files, environment variables or
+    C code that they read: of a model these show in its outputs on the first batch, which are compared up to
+    a thousandth of their size. Rounding alone, by another device or number of processes or threads, does not
+    count. A metric that counts or caches in an attribute, a global or a closure is another one after it has
+    run: let it begin anew before the next call.
+
     Returns:
-        A `Table`, in the order of batches, examples, heads and metrics.
+        A `Table`, in the order of batches, examples, heads and metrics. Values that are NaN or infinite stand
+        in it as they are; see `Table.means`.
 
     Raises:
-        ValueError: No batches; examples that occur twice; a journal of another evaluation; processes that
-            disagree on model or data.
-        TypeError: A metric that does not return `(B,)`; an attack that does not return an `AttackResult`.
+        ValueError: No examples; examples that occur twice; a device that there is not; a journal of another
+            evaluation, or a file that is none; processes that disagree on model or data, or have a network
+            that `fully_shard` spreads over them.
+        TypeError: Inputs that are no tensors; metrics that are no `{head: {name: function}}`; a metric that
+            does not return `(B,)`; an attack that does not return an `AttackResult`.
         KeyError: A head that output or target lacks.
+        OSError: A journal that cannot be read or written; what was finished is kept.
         ImportError: `progress=True` without tqdm.
 
     Example:
@@ -79,10 +93,11 @@ def evaluate(
     """
     if attack is None and radius > 0:
         raise ValueError(f"clean inputs have no radius; got {radius} without an attack: pass attack=")
+    if attack is not None:
+        _check_attack("attack", attack)
     cell = Cell("clean", 0.0, None) if attack is None else Cell(name, float(radius), attack)
-    told = {"radius": describe(cell.radius), f"attack {cell.attack!r}": describe(attack)}
     settings = Settings(groups, journal, seed, device, progress)
-    return measure(model, batches, metrics, [cell], told, settings)
+    return measure(model, batches, metrics, [cell], {"radius": cell.radius, "attack": cell.attack}, settings)
 
 
 def radius_curve(
@@ -143,7 +158,13 @@ def radius_curve(
     Source:
         Chen et al., section 3: accuracy against the radius of the attack.
     """
-    radii = [float(radius) for radius in radii]
+    if not isinstance(attacks, Mapping):
+        raise TypeError(
+            f"attacks must be by name, {{'mask': partial(pgd_attack, ...)}}; got a {type(attacks).__name__}"
+        )
+    for each, attack in attacks.items():
+        _check_attack(f"the attack {each!r}", attack)
+    radii = _numbers(radii)
     if not attacks or not radii or len(set(radii)) < len(radii) or not all(radius >= 0 for radius in radii):
         came = f"attacks {list(attacks)} and radii {radii}"
         raise ValueError(f"expected one attack or more and distinct radii of 0 or more; got {came}")
@@ -153,7 +174,22 @@ def radius_curve(
         for name, attack in attacks.items()
         for radius in radii
     ]
-    told = {"radii": describe(radii), "threat": describe(dataclasses.replace(threat, radius=0.0))}
-    told |= {f"attack {name!r}": describe(attack) for name, attack in attacks.items()}
+    options = {"radii": radii, "threat": dataclasses.replace(threat, radius=0.0)}
     settings = Settings(groups, journal, seed, device, progress, together)
-    return measure(model, batches, metrics, cells, told, settings)
+    return measure(model, batches, metrics, cells, options, settings)
+
+
+def _check_attack(name: str, attack: Any) -> None:
+    if not callable(attack):
+        raise TypeError(
+            f"{name} must be a function (model, x, y, ...) -> AttackResult, such as partial(pgd_attack, "
+            f"objective=...); got a {type(attack).__name__}"
+        )
+
+
+def _numbers(radii: Any) -> list[float]:
+    numbers: Any = None if isinstance(radii, str) else radii
+    try:
+        return [float(radius) for radius in numbers]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"radii must be numbers, such as [0, 0.01, 0.03]; got {radii!r}") from error

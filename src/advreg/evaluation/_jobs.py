@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from advreg._core.checks import one_per_example
-from advreg._core.fingerprint import describe, digest
+from advreg._core.checks import check_function, one_per_example
+from advreg._core.fingerprint import facts
 from advreg._core.optional import progress_bar
+from advreg._core.targets import bare, structure_of
 from advreg._core.trees import map_tensors
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.types import Model, Output, PerExample
+from advreg.evaluation._batches import Batches, Examples, checked
+from advreg.evaluation._identity import Identity, common, identity, refuse_networks_in_step, summed
 from advreg.evaluation._journal import Entry, journalling, read_journals
 from advreg.evaluation._processes import Team, agree, team
 from advreg.evaluation._table import Row, Table
-from advreg.execution import Batch, room, running
+from advreg.execution import AssumptionError, Batch, room, running
 from advreg.objectives import on
 from advreg.threats import Threat
-
-Batches: TypeAlias = Iterable[Sequence[Any]]
-"""`(x, y)` or `(x, y, index)` each, as a `DataLoader` gives them; without index examples are counted on."""
-
 
 Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 """For each head its metrics by name, as `dict(mask=dict(dice=dice))`; the head "" is the whole output."""
@@ -62,7 +60,7 @@ def measure(
     batches: Batches,
     metrics: Metrics,
     cells: Sequence[Cell],
-    told: Mapping[str, str],
+    options: Mapping[str, Any],
     settings: Settings,
 ) -> Table:
     """The table of all cells, in the order of cells, batches, examples, heads and metrics.
@@ -72,29 +70,35 @@ def measure(
         batches: As for `evaluate`.
         metrics: As for `evaluate`.
         cells: What is measured; those without `run` share one measurement of the clean inputs.
-        told: What makes this evaluation this one, for its journal: the attacks, the radii.
+        options: Plain values that make this evaluation this one: the radii, the threat.
         settings: The rest.
     """
     jobs = list({None if cell.run is None else at: cell for at, cell in enumerate(cells)}.values())
     columns = _columns(metrics)
+    _check_device(settings.device)
     plan = _Plan(model, None if "" in metrics else metrics, columns, jobs, settings)
-    with team() as processes:
-        known = settings.journal is not None or processes.size > 1
-        if known:
-            told = {**told, "model": digest(model), "seed": str(settings.seed), "advreg": version("advreg")}
-            told |= {f"metric {name!r} of head {head!r}": describe(f) for head, name, f in columns}
-        source = _checked(batches, settings.groups, check=known)
-        first: list[_Batch] = []
+    options = {**options, "seed": settings.seed}
+    # Whatever an attack differentiates must not be made under the caller's inference mode.
+    with torch.inference_mode(mode=False), team() as processes:
+        journalled, several = settings.journal is not None, processes.size > 1
+        source = checked(batches, settings.groups, check=journalled or several)
+        first: list[Examples] = []
 
-        def begin() -> dict[str, str]:
-            first.extend(islice(source, 1))
-            if not first:
-                raise ValueError("there are no batches: a generator is empty when it is used a second time")
-            return {**told, "the first batch": first[0].check}
+        def begin() -> tuple[dict[str, Any], Identity | None]:
+            if several:
+                refuse_networks_in_step(model)
+            for batch in source:
+                first.append(batch)
+                if len(batch.x):
+                    break
+            same = {**common(options, facts(model) if several else {}), "the first batch": first[0].check}
+            return same, plan.identity(options, first[-1]) if journalled and not processes.process else None
 
-        agree(processes.each(begin))
+        begun = processes.each(begin)
+        agree([same for same, _ in begun])
+        here = begun[0][1]  # that of the first process, whatever the others name their devices
         length = len(batches) if isinstance(batches, Sized) else None
-        shares = processes.each(lambda: plan.share(chain(first, source), length, told, processes))
+        shares = processes.each(lambda: plan.share(chain(first, source), length, here, processes))
         agree([share.checks for share in shares])
     done = {key: entry for share in shares for key, entry in share.entries.items()}
     names = settings.groups
@@ -118,14 +122,6 @@ def measure(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    x: Tensor
-    y: Target
-    index: Tensor
-    check: str
-
-
 class _Share(NamedTuple):
     """Share of one process: the digest of each batch, and the entries of its own batches."""
 
@@ -141,15 +137,25 @@ class _Plan:
     jobs: Sequence[Cell]
     settings: Settings
 
+    def identity(self, options: Mapping[str, Any], first: Examples) -> Identity:
+        """What this evaluation depends on, the model's outputs on the first batch included.
+
+        The model runs first, and is described then, with whatever it keeps from its first call on.
+        """
+        functions = {f"attack {cell.attack!r}": cell.run for cell in self.jobs if cell.run is not None}
+        functions |= {f"metric {name!r} of head {head!r}": f for head, name, f in self.columns}
+        outputs = self._outputs(self._moved(first).x) if len(first.x) else [[]]
+        return identity({**options, "the first batch": first.check}, functions, facts(self.model), outputs)
+
     def share(
-        self, batches: Iterable[_Batch], length: int | None, told: Mapping[str, str], processes: Team
+        self, batches: Iterable[Examples], length: int | None, here: Identity | None, processes: Team
     ) -> _Share:
         """Do what falls to this process and is not done yet."""
         journal = None if self.settings.journal is None else Path(self.settings.journal)
-        known = {} if journal is None else read_journals(journal, told)
+        known = {} if journal is None or here is None else read_journals(journal, here)
         share = _Share({}, {})
         with ExitStack() as stack:
-            write = stack.enter_context(journalling(journal, processes.process, told)) if journal else None
+            write: Callable[[Entry], None] | None = None
             step = stack.enter_context(self._bar(length, known, processes))
             for number, batch in enumerate(batches):
                 share.checks[f"batch {number}"] = batch.check
@@ -159,9 +165,11 @@ class _Plan:
                 if any(entry.check != batch.check for entry in mine.values()):
                     raise _other_data(journal, f"another batch {number}")
                 left = [job for job in range(len(self.jobs)) if job not in mine]
-                here = self._moved(batch) if left else batch
-                for some in self._groups(left, here.x):
-                    measured = self._measure([self.jobs[job] for job in some], here)
+                if left and write is None and journal is not None and here is not None:
+                    write = stack.enter_context(journalling(journal, processes.process, here))
+                moved = self._moved(batch) if left else batch
+                for some in self._groups(left, moved.x):
+                    measured = self._measure([self.jobs[job] for job in some], moved)
                     for job, values in zip(some, measured, strict=True):
                         mine[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
                         if write is not None:
@@ -172,7 +180,7 @@ class _Plan:
             raise _other_data(journal, f"a batch {max(missed)}, and there are only {len(share.checks)} now")
         return share
 
-    def _moved(self, batch: _Batch) -> _Batch:
+    def _moved(self, batch: Examples) -> Examples:
         """The batch where it is to be computed; pinned tensors are copied without waiting."""
         device = self.settings.device
         if device is None:
@@ -188,20 +196,25 @@ class _Plan:
             size = most if run is not None and self.jobs[left[0]].threat is not None else 1
             yield from (left[first : first + size] for first in range(0, len(left), size))
 
-    def _measure(self, cells: Sequence[Cell], batch: _Batch) -> list[list[list[float]]]:
+    def _measure(self, cells: Sequence[Cell], batch: Examples) -> list[list[list[float]]]:
         """For each cell, all of one attack, the values of each column on its inputs, `(B,)`."""
         x, y, index = batch.x, batch.y, batch.index
+        if len(x) == 0:
+            return [[[] for _ in self.columns] for _ in cells]
         run, threat, count = cells[0].run, cells[0].threat, len(x)
         if threat is not None and len(cells) > 1:
+            several = self._repeated(Batch(x, y, threat), len(cells))
+            if several is None:
+                return [values for cell in cells for values in self._measure([cell], batch)]
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
-            x, y, threat, _ = Batch(x, y, threat).repeat(len(cells))
-            threat, index = replace(threat, radius=radii.repeat_interleave(count)), index.repeat(len(cells))
+            x, y, threat, index = several.x, several.y, several.threat, index.repeat(len(cells))
+            threat = replace(threat, radius=radii.repeat_interleave(count))
         if run is not None:
             told = {} if threat is None else {"threat": threat}
             result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cells[0].attack)
-        with running(self.model, self.keys, x) as network, torch.no_grad():
-            output = network.exact(x)
+        y = bare(y)
+        with self._output(x) as output:
             columns = [
                 one_per_example(function(output, y), len(x), f"the metric {name!r}").double()
                 for _, name, function in self.columns
@@ -211,6 +224,39 @@ class _Plan:
             for first in range(0, len(x), count)
         ]
 
+    def _repeated(self, batch: Batch, times: int) -> Batch | None:
+        """A batch several times; None where an attack could not tell whose the parts of the target are.
+
+        How they belong to the examples is seen on the clean inputs, by the metrics. No marks are handed to an
+        attack but where the caller's target has some.
+        """
+        functions = {f"the metric {name!r} of head {head!r}": f for head, name, f in self.columns}
+        try:
+            with running(self.model, self.keys, batch.x) as network:
+                found = network.examine(batch, functions, resized=True).batch
+        except AssumptionError:  # each radius alone then, and the attack says what is wrong
+            return None
+        several = found.repeat(times)
+        if structure_of(several.y, len(several.x)) == found.structure:
+            return several
+        return None if found.y is batch.y else several._replace(y=several.marked())
+
+    def _outputs(self, x: Tensor) -> list[list[dict[str, Any]]]:
+        """What the model returns for inputs, twice; one that draws random numbers draws others then."""
+        outputs = []
+        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+            for _ in range(2):
+                with self._output(x) as output:
+                    outputs.append(summed(output))
+                torch.rand(1), torch.rand(1, device=x.device)
+        return outputs
+
+    @contextmanager
+    def _output(self, x: Tensor) -> Iterator[Output]:
+        """What the model returns for inputs, without gradients, while it is as it was when it ran."""
+        with running(self.model, self.keys, x) as network, torch.no_grad():
+            yield network.exact(x)
+
     def _bar(self, length: int | None, known: Iterable[tuple[int, int]], processes: Team) -> Any:
         """A function to call after each job; it moves the bar of the first process."""
         total = None if length is None else -(-length // processes.size) * len(self.jobs)
@@ -219,46 +265,42 @@ class _Plan:
         return progress_bar(total, "job", shown=shown, initial=initial)
 
 
+def _check_device(device: torch.device | str | None) -> None:
+    """Insist on a device that there is.
+
+    Raises:
+        ValueError: None such.
+    """
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'device must be one that torch has here, such as "cpu" or "cuda"; got {device!r}: '
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
 def _columns(metrics: Metrics) -> list[tuple[str, str, PerExample]]:
-    columns = [
-        (str(head), name, function if head == "" else on(head, function))
-        for head, functions in metrics.items()
-        for name, function in functions.items()
-    ]
+    example = '{"mask": {"dice": dice}}, or {"": {"dice": dice}} for the whole output'
+    if not isinstance(metrics, Mapping):
+        raise TypeError(
+            f"metrics must be {{head: {{name: function}}}}; got a {type(metrics).__name__}: write {example}"
+        )
+    columns = []
+    for head, functions in metrics.items():
+        if not isinstance(functions, Mapping):
+            raise TypeError(
+                f"metrics must be {{head: {{name: function}}}}; for {head!r} came a "
+                f"{type(functions).__name__} instead of a mapping: write {example}"
+            )
+        for name, function in functions.items():
+            check_function(f"the metric {name!r} of head {head!r}", function)
+            columns.append((str(head), name, function if head == "" else on(head, function)))
     if not columns:
-        raise ValueError('expected metrics of one head or more, {"mask": {"dice": dice}}; got none')
+        raise ValueError(f"expected metrics of one head or more, {example}; got none")
     return columns
-
-
-def _checked(batches: Batches, groups: Sequence[str] | None, *, check: bool) -> Iterator[_Batch]:
-    """The batches with the place of each example, which may come once; with their digests if asked."""
-    seen: set[int] = set()
-    for number, batch in enumerate(batches):
-        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-            raise ValueError(
-                f"a batch must be (x, y) or (x, y, index); batch {number} is a {type(batch).__name__}: "
-                "put all heads' targets into one y, for example a dict"
-            )
-        x, y, *rest = batch
-        index = torch.as_tensor(rest[0]).cpu() if rest else torch.arange(len(seen), len(seen) + len(x))
-        if index.shape != (len(x),) or index.dtype != torch.int64:
-            raise ValueError(
-                f"index must be int64 of shape ({len(x)},), each example's place in the data set; batch "
-                f"{number} has {index.dtype} of shape {tuple(index.shape)}"
-            )
-        places = set(index.tolist())
-        if len(places) < len(x) or places & seen:
-            raise ValueError(
-                f"an example must come once, but one of batch {number} comes again; its index is "
-                f"{index.tolist()}: give each example's place in the data set, not in the batch"
-            )
-        if groups is not None and not all(0 <= place < len(groups) for place in places):
-            raise ValueError(
-                f"groups must name the group of each index; got {len(groups)} groups, and batch {number} has "
-                f"the indices {min(places)} to {max(places)}"
-            )
-        seen |= places
-        yield _Batch(x, y, index, digest((x, y, index)) if check else "")
 
 
 def _attacked(result: Any, x: Tensor, name: str) -> Tensor:
@@ -266,7 +308,9 @@ def _attacked(result: Any, x: Tensor, name: str) -> Tensor:
     if not isinstance(found, Tensor) or found.shape != x.shape:
         came = tuple(found.shape) if isinstance(found, Tensor) else type(result).__name__
         raise TypeError(
-            f"the attack {name!r} must return an AttackResult with x of shape {tuple(x.shape)}; got {came}"
+            f"the attack {name!r} must return an AttackResult with x of shape {tuple(x.shape)}; got {came}: "
+            "return what pgd_attack returns, or anything whose attribute x is the inputs that were found, "
+            "such as types.SimpleNamespace(x=x)"
         )
     return found.detach()
 

@@ -9,6 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from advreg.evaluation._identity import Identity
+
+FORMAT = 2
+"""Number of the way journals are written."""
+
+
+_HEADER = "advreg journal"
+
 
 class Entry(NamedTuple):
     """The values of one job on one batch.
@@ -28,66 +36,132 @@ class Entry(NamedTuple):
     values: list[list[float]]
 
 
-def read_journals(folder: Path, fingerprint: Mapping[str, str]) -> dict[tuple[int, int], Entry]:
+def read_journals(folder: Path, here: Identity) -> dict[tuple[int, int], Entry]:
     """The finished pieces of one evaluation, by batch and job, from the journals of all its processes.
 
-    A last line without its end, which a killed process leaves, does not count.
+    A last line without its end, which a killed process leaves, does not count; nor does an empty file.
 
     Raises:
-        ValueError: A journal of another evaluation; the message names what differs. A damaged line.
+        ValueError: A journal of another evaluation; the message names what differs. A file that is no
+            journal, or of a newer format. A damaged line.
+        OSError: A file that cannot be read; a file in place of the folder.
     """
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(
+            f"the journal {folder} must be a folder, and a file is there: give the name of a new folder"
+        )
     found: dict[tuple[int, int], Entry] = {}
     for path in sorted(folder.glob("journal-*.jsonl")):
-        for number, line in enumerate(_whole_lines(path), 1):
-            try:
-                fields = json.loads(line)
-                entry = None if number == 1 else Entry(**fields)
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: expected an entry of a journal; got {line[:80]!r}: remove that "
-                    "line and those after it, and their work is done again"
-                ) from error
-            if entry is None:
-                _check_fingerprint(path, fields, fingerprint)
+        lines = _whole_lines(path)
+        for number, line in enumerate(lines, 1):
+            if number == 1:
+                _check_header(path, line, here)
             else:
+                entry = _entry(path, number, line)
                 found.setdefault((entry.batch, entry.job), entry)
     return found
 
 
 @contextmanager
-def journalling(
-    folder: Path, process: int, fingerprint: Mapping[str, str]
-) -> Iterator[Callable[[Entry], None]]:
-    """A function that adds an entry to the journal of this process, and returns when the disk has it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def journalling(folder: Path, process: int, here: Identity) -> Iterator[Callable[[Entry], None]]:
+    """A function that adds an entry to the journal of this process, and returns when the disk has it.
+
+    Raises:
+        OSError: The folder or the file cannot be written; the message says what is kept and what to do.
+    """
     path = folder / f"journal-{process}.jsonl"
-    whole = b"".join(_whole_lines(path)) if path.exists() else b""
-    with path.open("ab") as file:
-        file.truncate(len(whole))
+    with _on_disk(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = _whole_lines(path) if path.exists() else []
+        file = path.open("ab", buffering=0)  # a full disk is met at once, not when the file is closed
+    with file:
+        with _on_disk(path):
+            file.truncate(sum(map(len, lines)))
 
         def write(fields: Mapping[str, Any]) -> None:
-            file.write(json.dumps(fields).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+            left = json.dumps(fields).encode() + b"\n"
+            with _on_disk(path):
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
 
-        if not whole:
-            write(fingerprint)
+        if not lines:
+            write({_HEADER: FORMAT, **here._asdict()})
         yield lambda entry: write(entry._asdict())
 
 
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        told = (
+            f"the journal {path} cannot be read or written: {error.strerror}. All batches that were finished "
+            "are kept: make room or give leave, or copy the folder to another place and give that as journal="
+        )
+        raise type(error)(error.errno, told) from error
+
+
 def _whole_lines(path: Path) -> list[bytes]:
-    return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    """The lines of a journal that have their end.
 
-
-def _check_fingerprint(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    if names:
-        shown = (f"{name} ({_brief(there.get(name))} there, {_brief(here.get(name))} here)" for name in names)
+    Raises:
+        ValueError: The beginning is that of no journal: such a file is not touched.
+        OSError: It cannot be read.
+    """
+    with _on_disk(path):
+        data = path.read_bytes()
+    begin = json.dumps({_HEADER: FORMAT})[:-2].encode()  # up to the number
+    if data[: len(begin)] != begin[: len(data)]:
         raise ValueError(
-            f"the journal {path} is of another evaluation; it differs in: {'; '.join(shown)}. Remove the "
+            f"{path} is no journal: it begins with {data[:60]!r} instead of its header, {begin.decode()}...: "
+            "move it away, or choose another folder as journal="
+        )
+    return [line for line in data.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _check_header(path: Path, line: bytes, here: Identity) -> None:
+    try:
+        header = json.loads(line)
+        written = header.pop(_HEADER)
+        there = Identity(dict(header["told"]), list(header["outputs"])) if written == FORMAT else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}, line 1: the header is damaged; got {line[:80]!r}: restore the file, or choose another "
+            "folder as journal="
+        ) from error
+    if there is None:
+        which = "a newer" if isinstance(written, int) and written > FORMAT else "another"
+        raise ValueError(
+            f"the journal {path} was written by {which} version of advreg, format {written!r}, and this one "
+            f"reads format {FORMAT}: use that version, or choose another folder as journal="
+        )
+    if names := here.differences(there):
+        raise ValueError(
+            f"the journal {path} is of another evaluation; it differs in: {'; '.join(names)}. Remove the "
             f"folder {path.parent}, or choose another one for this evaluation"
         )
 
 
-def _brief(text: str | None) -> str:
-    return "none" if text is None else text if len(text) <= 100 else f"{text[:60]} ... {text[-30:]}"
+def _entry(path: Path, number: int, line: bytes) -> Entry:
+    try:
+        entry = Entry(**json.loads(line))
+        whole = _is_whole(entry)
+    except (ValueError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"{path}, line {number}: expected an entry of a journal; got {line[:80]!r}: remove that "
+            "line and those after it, and their work is done again"
+        )
+    return entry
+
+
+def _is_whole(entry: Entry) -> bool:
+    """Whether an entry that was read has the types and lengths of one that was written."""
+    numbers = [value for column in entry.values for value in column]
+    return (
+        all(isinstance(place, int) for place in (entry.batch, entry.job, *entry.index))
+        and all(isinstance(number, float) for number in numbers)
+        and all(len(column) == len(entry.index) for column in entry.values)
+    )

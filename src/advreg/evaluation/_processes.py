@@ -68,14 +68,14 @@ def team() -> Iterator[Team]:
         distributed.destroy_process_group(group)
 
 
-def agree(told: Sequence[Mapping[str, str]]) -> None:
-    """Insist that the processes told the same; each is a mapping of what is told to its text.
+def agree(told: Sequence[Mapping[str, Any]]) -> None:
+    """Insist that the processes told the same, by name.
 
     Raises:
         ValueError: They differ; the message names in what.
     """
     names = dict.fromkeys(name for each in told for name in each)
-    if differ := [name for name in names if len({each.get(name) for each in told}) > 1]:
+    if differ := [name for name in names if any(each.get(name) != told[0].get(name) for each in told)]:
         raise ValueError(
             f"the processes differ in {', '.join(differ[:5])}: give each the same model, options and "
             "batches (no DistributedSampler, no shuffling); evaluation shares them out itself"

@@ -103,6 +103,7 @@ class Table:
         self,
         by: Sequence[str] = _TOLD_APART,
         *,
+        infinite: float | None = None,
         confidence: float = 0.95,
         resamples: int = 10_000,
         seed: int = 0,
@@ -113,17 +114,21 @@ class Table:
 
         Args:
             by: The columns that tell the means apart.
+            infinite: The worst value of the metric, which stands for values that are infinite, such as the
+                Hausdorff distance of an empty mask: the diagonal of the image. To leave such rows out would
+                make a mean better for each failure. The table itself stays as it is.
             confidence: As for `bootstrap`, and so are resamples and seed.
             resamples: See there.
             seed: See there.
 
         Returns:
             Named tuples of these columns, `mean`, `low`, `high` and the number of rows, `count`, in order of
-            first appearance.
+            first appearance; with `infinite=` also `replaced`, how many of these rows were infinite.
 
         Raises:
             KeyError: A column that a table does not have, or `value`.
-            ValueError: Values that are not finite.
+            ValueError: Values that are infinite, without `infinite=` or of several metrics; values that are
+                NaN, which nothing can stand for.
 
         Example:
             >>> from advreg.evaluation import Row, Table
@@ -132,18 +137,21 @@ class Table:
             (Mean(metric='dice', radius=0.03, mean=0.5, low=0.2, high=0.8, count=5),)
         """
         _check_columns(by, Row._fields[:-1])
-        fields = (*by, *Interval._fields, "count")
+        counts = ["count"] if infinite is None else ["count", "replaced"]
+        fields = (*by, *Interval._fields, *counts)
         Mean = cast(Callable[..., Any], namedtuple("Mean", fields))  # noqa: PYI024 - fields known at run time
+        _check_means(self.rows, infinite)
         parts: dict[tuple[Any, ...], list[Row]] = {}
         for row in self.rows:
-            if not math.isfinite(row.value):
-                raise ValueError(f"a mean needs finite values; got {row}: leave it out, and report it")
             parts.setdefault(tuple(getattr(row, name) for name in by), []).append(row)
         options: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
         found = []
         for key, rows in parts.items():
             part = Table(tuple(rows))
-            found.append(Mean(*key, *bootstrap(part.values(), part.groups(), **options), len(part)))
+            values = part.values()
+            told = [len(part)] if infinite is None else [len(part), int(np.isinf(values).sum())]
+            finite = values if infinite is None else np.where(np.isinf(values), infinite, values)
+            found.append(Mean(*key, *bootstrap(finite, part.groups(), **options), *told))
         return tuple(found)
 
     def save(self, path: str | Path) -> Path:
@@ -223,6 +231,35 @@ def _choices(wanted: Any) -> list[Any]:
 def _check_columns(names: Iterable[str], known: Sequence[str]) -> None:
     if unknown := [names] if isinstance(names, str) else [name for name in names if name not in known]:
         raise KeyError(f"expected columns out of {', '.join(known)}; got {unknown[0]!r}")
+
+
+def _check_means(rows: Sequence[Row], infinite: float | None) -> None:
+    """Insist on values that have a mean, once the infinite ones are replaced."""
+    if infinite is not None and not (isinstance(infinite, (int, float)) and math.isfinite(infinite)):
+        raise ValueError(f"infinite must be a finite number, the worst value of the metric; got {infinite!r}")
+    if unknown := [row for row in rows if math.isnan(row.value)]:
+        raise ValueError(
+            f"a mean needs numbers; {_some(unknown, 'NaN')}: look for a network that answers NaN or a metric "
+            "that is not defined there, or choose other rows with where(...) and report how many are missing"
+        )
+    endless = [row for row in rows if math.isinf(row.value)]
+    metrics = sorted({row.metric for row in endless})
+    if endless and infinite is None:
+        raise ValueError(
+            f"a mean needs finite values; {_some(endless, 'infinite')}: state the worst value, that stands "
+            "for them, means(infinite=362.0), for a distance the diagonal of the image; without such rows "
+            "each failure would make the mean better"
+        )
+    if len(metrics) > 1:
+        raise ValueError(
+            f"values of the metrics {', '.join(metrics)} are infinite, and one worst value cannot stand for "
+            f"all: ask for each alone, where(metric={metrics[0]!r}).means(infinite=...)"
+        )
+
+
+def _some(rows: Sequence[Row], kind: str) -> str:
+    listed = ", ".join(map(str, rows[:3])) + (", ..." if len(rows) > 3 else "")
+    return f"{len(rows)} {'is' if len(rows) == 1 else 'are'} {kind}, {listed}"
 
 
 def _write_csv(rows: Iterable[Row], file: IO[Any]) -> None:

@@ -4,6 +4,7 @@ Every attack runs its model through `running`, by an `Execution`: a new way to r
 """
 
 from advreg._core.types import Model
+from advreg.execution._assumptions import AssumptionError
 from advreg.execution._execution import Execution, Running, running
 from advreg.execution._expectation import expectation
 from advreg.execution._frozen import evaluating, frozen
@@ -13,6 +14,7 @@ from advreg.execution._precision import Precision
 from advreg.execution._pruning import pruned
 
 __all__ = [
+    "AssumptionError",
     "Batch",
     "Execution",
     "Model",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from advreg._core.checks import check_kind
+from advreg._core.modules import modules_of
 from advreg._core.types import Model
+from advreg.execution._assumptions import Examined, Function, examined
+from advreg.execution._expectation import Expectation
 from advreg.execution._frozen import frozen
-from advreg.execution._memory import Parts, checkpointed, room
-from advreg.execution._precision import Precision, cast, check_precision, lowered
+from advreg.execution._memory import Batch, Parts, checkpointed, room
+from advreg.execution._precision import Precision, cast, check_precision, dtype_of, lowered, of_their_own
 from advreg.execution._pruning import pruned
 
 
@@ -31,6 +35,8 @@ class Execution:
         micro_batch: How many examples, or restarts of them, run at once, at most; by default 400,000
             numbers of input on a CPU (24 images of 128 x 128), 4 million elsewhere.
         prune: Whether to leave out what the heads that are read do not need; see `advreg.execution.pruned`.
+        noisy: Whether it is known that two passes on the same input differ: a network that is random by
+            design, attacked as it is. Otherwise an attack refuses it.
 
     Raises:
         ValueError: Another precision; a micro-batch below 1.
@@ -56,6 +62,7 @@ class Execution:
     checkpoint: tuple[type[nn.Module], ...] = ()
     micro_batch: int | None = None
     prune: bool = True
+    noisy: bool = False
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
@@ -86,17 +93,40 @@ class Running:
     rounds: bool
     parts: Parts
     _model: Model
+    _part: Model
+    _reads: frozenset[str | int] | None
+    _example: Tensor
     _execution: Execution
+
+    def examine(self, batch: Batch, functions: Mapping[str, Function], *, resized: bool) -> Examined:
+        """Test on the clean inputs what an attack assumes: examples do not interact, a pass repeats itself.
+
+        Args:
+            batch: The batch.
+            functions: By name: objective, judge, stop rule, `(output, target) -> (B,)`.
+            resized: Whether batches of another size will follow.
+
+        Returns:
+            The batch, with the structure of its target, and each function's values at the clean inputs.
+
+        Raises:
+            ValueError: An assumption does not hold; the message names the causes that fit what was seen.
+        """
+        modules = modules_of(self._model)
+        noisy = self._execution.noisy or any(isinstance(module, Expectation) for module in modules)
+        return examined(self._model, self.exact, batch, self.parts, functions, noisy=noisy, resized=resized)
 
     @contextmanager
     def quick(self) -> Iterator[Model]:
         """The same network for the way: in the execution's precision and layout, compiled if it says so."""
         how = self._execution
-        network = self.exact
-        if how.compiled:
-            network = torch.compile(network, mode=how.compiled if isinstance(how.compiled, str) else None)
         with lowered(self._model, how.precision, channels_last=how.channels_last):
-            yield cast(network, how.precision, channels_last=how.channels_last)
+            network = self._part
+            if how.prune and self.rounds:  # anew: what the forward makes in the input's dtype differs
+                network = pruned(self._model, self._reads, self._example.to(dtype_of(how.precision)))
+            if how.compiled:
+                network = torch.compile(network, mode=how.compiled if isinstance(how.compiled, str) else None)
+            yield _untouched(cast(network, how.precision, channels_last=how.channels_last))
 
 
 @contextmanager
@@ -115,6 +145,7 @@ def running(
 
     Raises:
         ValueError: As for `frozen`; a checkpoint of which the model has no submodule.
+        TypeError: A model that cannot be called; an execution that is none.
 
     Example:
         >>> import torch
@@ -128,7 +159,20 @@ def running(
         >>> on_the_way.dtype, bool((on_the_way - exact).abs().max() < 0.1)
         (torch.float32, True)
     """
+    if not callable(model):
+        raise TypeError(
+            f"model must be a function of the inputs, such as a torch.nn.Module; got {model!r:.60} of type "
+            f"{type(model).__name__}"
+        )
     how = Execution() if execution is None else execution
-    with frozen(model), checkpointed(model, how.checkpoint):
-        part = pruned(model, reads, x) if how.prune else model
-        yield Running(part, how.precision != "float32", how.parts(x), model, how)
+    check_kind("execution", how, Execution, 'Execution(precision="bfloat16")')
+    heads = None if reads is None else frozenset(reads)
+    with frozen(model), of_their_own(model), checkpointed(model, how.checkpoint):
+        part = pruned(model, heads, x) if how.prune else model
+        rounds = how.precision != "float32"
+        yield Running(_untouched(part), rounds, how.parts(x), model, part, heads, x, how)
+
+
+def _untouched(network: Model) -> Model:
+    """A network that is handed inputs of its own, to which it may write."""
+    return lambda x: network(x.clone())

@@ -47,17 +47,21 @@ def expectation(model: Model, draws: int, seed: int = 0) -> Model:
     """
     if draws < 1:
         raise ValueError(f"expected draws of 1 or more; got {draws}")
-    return _Expectation(model, draws, seed).train(getattr(model, "training", False))
+    return Expectation(model, draws, seed).train(getattr(model, "training", False))
 
 
-class _Expectation(nn.Module):
-    """The mean over draws; a module, so that the model's parameters and layers are found in it."""
+class Expectation(nn.Module):
+    """The mean over draws; a module, so that the model's parameters and layers are found in it.
+
+    An example's output depends on the shape of its batch, since the draws do; so it is not checked that it is
+    the same alone.
+    """
 
     def __init__(self, model: Model, draws: int, seed: int) -> None:
         super().__init__()
         self.model, self.draws, self.seed = model, draws, seed
 
-    def train(self, mode: bool = True) -> _Expectation:
+    def train(self, mode: bool = True) -> Expectation:
         """Its own mode; that of the model is the model's."""
         self.training = mode
         return self

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import random
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import Condition
+from typing import Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advreg._core.modules import BATCH_NORMS
+from advreg._core.modules import BATCH_NORMS, modules_of, roots
 from advreg._core.types import Model
+from advreg.execution._state import State, in_full
 
 
 @contextmanager
@@ -18,18 +25,24 @@ def frozen(model: Model) -> Iterator[None]:
     """Run a model with its parameters frozen, and put back everything that running it may change.
 
     Inside, no parameter requires a gradient, so that a backward pass costs the input's gradient alone.
-    Afterwards, also when the body raised, these are bit for bit what they were: `requires_grad` flags,
-    `.grad`, buffers, the train or eval mode of each submodule, and torch's global random states. The mode is
-    the caller's business: it is not changed, but what would make results depend on the batch is refused.
+    Afterwards, also when the body raised or was interrupted, these are bit for bit what they were:
+    `requires_grad` flags, `.grad`, buffers, the train or eval mode of each submodule, their attributes and
+    what lists, sets and dictionaries among them hold, and the random states of torch, numpy and Python. The
+    mode is the caller's business: it is not changed, but what would make results depend on the batch is
+    refused.
+
+    One thread at a time runs a model: another one waits. Random states are every thread's: they are put back
+    in the main thread alone.
 
     Args:
-        model: A `torch.nn.Module`; of any other callable only the random states are guarded.
+        model: A `torch.nn.Module`, or a function around some: what it encloses, binds or names is found.
 
     Raises:
-        ValueError: A BatchNorm that normalises by the statistics of the batch.
+        ValueError: A BatchNorm that normalises by the statistics of the batch; a model that wrote into its
+            own parameters, which are too large to be copied and put back.
 
     Warns:
-        UserWarning: The body drew from torch's global generators: dropout, or a layer of noise.
+        UserWarning: The body drew from a global generator: dropout, or a layer of noise.
 
     Example:
         >>> import torch
@@ -41,51 +54,66 @@ def frozen(model: Model) -> Iterator[None]:
         >>> model.weight.requires_grad
         True
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    _refuse_batch_statistics(model)
-    flags = [(p, p.requires_grad) for module in modules for p in module.parameters(recurse=False)]
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in modules
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
-    modes = [(module, module.training) for module in modules]
-    before = _random_states()
-    try:
-        for parameter, _ in flags:
-            parameter.requires_grad_(False)
-        yield
-        if any(not torch.equal(a, b) for a, b in zip(before, _random_states(), strict=True)):
-            warnings.warn(
-                "the model or the objective drew random numbers, so its outputs are not a function of its "
-                "inputs and results cannot be repeated: call model.eval() to turn dropout off; a network "
-                "that is random by design needs its expectation attacked, over several draws",
-                stacklevel=3,
-            )
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        for module, training in modes:
-            module.training = training
-        for module, name, buffer, value in buffers:
-            if not _same(buffer, value):
-                buffer.data.copy_(value)  # unseen by autograd, which may hold it for a backward pass to come
-            setattr(module, name, buffer)
-        _set_random_states(before)
+    modules = modules_of(model)
+    with _locked(modules):
+        _refuse_batch_statistics(modules)
+        state, chance = State(modules), _random_states()
+
+        def put_back() -> None:
+            state.restore()
+            if _in_main_thread() and _differ(chance, _random_states()):
+                _set_random_states(chance)
+
+        try:
+            try:
+                state.freeze()
+                yield
+                if written := state.written():
+                    raise ValueError(
+                        f"the model wrote into its own parameters while it ran ({', '.join(written[:3])}), "
+                        "so it is not the model that it was: write them where it is trained, not in its "
+                        "forward, or run it once before, if that leaves them as they are from then on"
+                    )
+                if _in_main_thread() and _differ(chance, _random_states()):
+                    warnings.warn(
+                        "the model or the objective drew random numbers, so its outputs are not a function "
+                        "of its inputs and results cannot be repeated: call model.eval() to turn dropout "
+                        "off; a network that is random by design needs its expectation attacked, over "
+                        "several draws",
+                        stacklevel=3,
+                    )
+            finally:
+                in_full(put_back)
+        finally:  # where an interrupt came between two lines of the clean-up
+            in_full(put_back)
 
 
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
-    """Run a model in eval mode, and put back the mode of each submodule."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [(module, module.training) for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
+    """Run a model in eval mode, and put back the mode of each submodule.
+
+    By the model's own `eval()` and `train()`, so that one that does more in them does it.
+    """
+    tops = roots(modules_of(model))
+    own = [top.training for top in tops]
+    modes = [(module, module.training) for top in tops for module in top.modules()]
+
+    def put_back() -> None:
+        for top, training in zip(tops, own, strict=True):
+            if top.training != training:
+                top.train(training)
         for module, training in modes:
             module.training = training
+
+    try:
+        try:
+            for top in tops:
+                top.eval()
+            yield
+        finally:
+            in_full(put_back)
+    finally:  # as in `frozen`
+        in_full(put_back)
 
 
 @contextmanager
@@ -109,43 +137,90 @@ def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -
         for found in (module.named_parameters, module.named_buffers)
         for name, tensor in found(recurse=False, remove_duplicate=False)
     ]
-    try:
-        for module, name, tensor in own:
-            setattr(module, name, other(tensor))
-        yield
-    finally:
+
+    def give_back() -> None:
         for module, name, tensor in own:
             setattr(module, name, tensor)
 
+    try:
+        try:
+            for module, name, tensor in own:
+                setattr(module, name, other(tensor))
+            yield
+        finally:
+            in_full(give_back)
+    finally:  # as in `frozen`
+        in_full(give_back)
 
-def _refuse_batch_statistics(model: Model) -> None:
-    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+
+_HELD: WeakKeyDictionary[nn.Module, list[tuple[int, object]]] = WeakKeyDictionary()
+_CHANGED = Condition()
+
+
+@contextmanager
+def _locked(modules: list[nn.Module]) -> Iterator[None]:
+    """Let one thread at a time run a model, or a part of it; all modules are taken at once, or none."""
+    mine, token = threading.get_ident(), object()
+
+    def free() -> bool:
+        return all(owner == mine for module in modules for owner, _ in _HELD.get(module, ()))
+
+    def release() -> None:
+        with _CHANGED:
+            for module in modules:
+                _HELD[module] = [held for held in _HELD.get(module, ()) if held[1] is not token]
+            _CHANGED.notify_all()
+
+    try:
+        try:
+            with _CHANGED:
+                _CHANGED.wait_for(free)
+                for module in modules:
+                    _HELD[module] = [*_HELD.get(module, ()), (mine, token)]
+            yield
+        finally:
+            in_full(release)
+    finally:  # as in `frozen`
+        in_full(release)
+
+
+def _refuse_batch_statistics(modules: list[nn.Module]) -> None:
+    for module in modules:
         if isinstance(module, BATCH_NORMS) and (module.training or module.running_mean is None):
+            names = (name for top in roots(modules) for name, one in top.named_modules() if one is module)
             remedy = (
                 "call model.eval() first and model.train() after"
                 if module.running_mean is not None
                 else "it keeps no running statistics: use track_running_stats=True, or GroupNorm"
             )
             raise ValueError(
-                f"expected a model whose examples do not interact; its {type(module).__name__} {name!r} "
-                f"normalises by the statistics of the batch, so attacking one changes another: {remedy}"
+                f"expected a model whose examples do not interact; its {type(module).__name__} "
+                f"{next(names, '')!r} normalises by the statistics of the batch, so attacking one changes "
+                f"another: {remedy}"
             )
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether all entries are the same, zeros of either sign told apart; NaN is never the same."""
-    signs = one.is_floating_point()
-    return torch.equal(one, other) and not (signs and not torch.equal(one.signbit(), other.signbit()))
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
-def _random_states() -> list[Tensor]:
+def _random_states() -> tuple[list[Tensor], Any, Any]:
+    """The states of the global generators of torch, numpy and Python."""
     started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own gap
     cuda = torch.cuda.get_rng_state_all() if started else []
-    return [torch.get_rng_state(), *cuda]
+    return [torch.get_rng_state(), *cuda], np.random.get_state(), random.getstate()  # noqa: NPY002 - the global one
 
 
-def _set_random_states(states: list[Tensor]) -> None:
-    cpu, *cuda = states
+def _differ(before: tuple[list[Tensor], Any, Any], after: tuple[list[Tensor], Any, Any]) -> bool:
+    ours = any(not torch.equal(a, b) for a, b in zip(before[0], after[0], strict=False))
+    numpys = any(not np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True))
+    return ours or numpys or before[2] != after[2]
+
+
+def _set_random_states(states: tuple[list[Tensor], Any, Any]) -> None:
+    (cpu, *cuda), numpys, pythons = states
     torch.set_rng_state(cpu)
     if cuda:
         torch.cuda.set_rng_state_all(cuda)
+    np.random.set_state(numpys)  # noqa: NPY002 - the global one
+    random.setstate(pythons)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from advreg._core.trees import take
+from advreg._core.targets import Structure, bare, cut, marked, structure_of
 from advreg._core.types import Model, Target
 from advreg.threats import Threat
 
@@ -30,17 +30,34 @@ class Batch(NamedTuple):
         y: The target.
         threat: Where they may move.
         start: Where the attack begins, `(B, *input)`; None: at the centres.
+        structure: How the target belongs to the examples; None: as its marks say, or as it looks.
     """
 
     x: Tensor
     y: Target
     threat: Threat
     start: Tensor | None = None
+    structure: Structure | None = None
+
+    def settled(self) -> Batch:
+        """The same batch with its structure, and a target without marks, as objectives get it."""
+        if self.structure is not None:
+            return self
+        return self._replace(y=bare(self.y), structure=structure_of(self.y, len(self.x)))
+
+    def marked(self) -> Target:
+        """The target with the marks of its structure, for an attack of its own."""
+        whole = self.settled()
+        assert whole.structure is not None
+        return marked(whole.y, whole.structure)
 
     def take(self, some: Tensor | slice) -> Batch:
         """Some of the examples: a range, flags `(B,)`, or places, which may come several times."""
-        x, y, start = take((self.x, self.y, self.start), some, len(self.x))
-        return Batch(x, y, self.threat.take(some, self.x), start)
+        whole, place = self.settled(), some if isinstance(some, slice) else some.to(self.x.device)
+        assert whole.structure is not None
+        y = cut(whole.y, whole.structure, some, len(self.x))
+        start = None if self.start is None else self.start[place]
+        return Batch(self.x[place], y, self.threat.take(some, self.x), start, whole.structure)
 
     def repeat(self, times: int) -> Batch:
         """The examples several times, one batch after another."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from advreg._core.modules import modules_of, sharded
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import map_tensors, tensors
 from advreg._core.types import Model, Output
@@ -27,13 +28,13 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
     the body raised, each module has its own parameters and buffers, the same objects.
 
     Args:
-        model: A `torch.nn.Module`; any other callable is left alone.
+        model: A `torch.nn.Module`, or a function around some.
         precision: "float32" leaves it alone; "bfloat16" and "float16" copy what is floating point.
         channels_last: Whether to copy the kernels of 2D and 3D convolutions so that their channels lie side
             by side.
 
     Raises:
-        ValueError: Another precision.
+        ValueError: Another precision; weights that are spread over processes.
 
     Example:
         >>> import torch
@@ -45,9 +46,15 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
         >>> model.weight.dtype
         torch.float32
     """
-    dtype = _dtype(precision)
+    dtype = dtype_of(precision)
     changes = dtype is not None or channels_last
-    modules = model.modules() if isinstance(model, nn.Module) and changes else ()
+    modules = modules_of(model) if changes else ()
+    if sharded(modules):
+        raise ValueError(
+            "the weights of this network are spread over processes by fully_shard, which alone can lower "
+            "them; got an execution with another precision or layout: use fully_shard(..., "
+            "mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16)) and a plain Execution()"
+        )
 
     def lower(tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
@@ -59,13 +66,28 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
         yield
 
 
+@contextmanager
+def of_their_own(model: Model) -> Iterator[None]:
+    """Give a model whose weights were made under `torch.inference_mode` copies that autograd takes."""
+    modules = modules_of(model)
+    made = any(p.is_inference() for module in modules for p in (*module.parameters(), *module.buffers()))
+
+    @torch.inference_mode(mode=False)
+    def copied(tensor: Tensor) -> Tensor:
+        copy = tensor.detach().clone()
+        return nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+
+    with swapped(modules if made else (), copied):
+        yield
+
+
 def cast(model: Model, precision: Precision, *, channels_last: bool = False) -> Model:
     """A callable that hands a `lowered` model inputs of its precision, and outputs in that of the input.
 
     In float16 the gradient of each example is scaled to a size that survives on its way through the network,
     and back to its own at the input.
     """
-    dtype = _dtype(precision)
+    dtype = dtype_of(precision)
     if dtype is None:
         return (lambda x: model(_laid(x, channels_last=True))) if channels_last else model
 
@@ -87,7 +109,7 @@ def check_precision(precision: Precision) -> None:
         raise ValueError(f"precision must be one of {get_args(Precision)}; got {precision!r}")
 
 
-def _dtype(precision: Precision) -> torch.dtype | None:
+def dtype_of(precision: Precision) -> torch.dtype | None:
     """The dtype to compute in; None for the model's own."""
     check_precision(precision)
     return None if precision == "float32" else getattr(torch, precision)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from advreg.metrics._masks import mean_dice
+from advreg._core.checks import check_finite_target
+from advreg._core.valid import without_astray
+from advreg.metrics._channels import channel_dice
 from advreg.metrics._rasterise import rasterise
 
 
 def contour_dice(output: Tensor, target: Tensor, *, size: tuple[int, int]) -> Tensor:
     """Dice of the regions that two contours enclose, by `rasterise`.
+
+    A contour with a point that is NaN or infinite encloses no region: such an output scores NaN.
 
     Args:
         output: `(B, K, 2)`, points (x, y) in pixels.
@@ -18,6 +23,9 @@ def contour_dice(output: Tensor, target: Tensor, *, size: tuple[int, int]) -> Te
 
     Returns:
         `(B,)` in [0, 1]; two regions without a pixel agree, 1.
+
+    Raises:
+        ValueError: A shape that is not `(B, K, 2)`; NaN or infinity in the target.
 
     Example:
         >>> import torch
@@ -29,5 +37,7 @@ def contour_dice(output: Tensor, target: Tensor, *, size: tuple[int, int]) -> Te
     Source:
         Chen et al., Eq 14.
     """
+    check_finite_target(target)
+    output, astray = without_astray(output)
     a, b = rasterise(output, size)[:, None], rasterise(target, size)[:, None]
-    return mean_dice(a.float(), b.float())
+    return torch.where(astray, torch.nan, channel_dice(a.float(), b.float())[:, 0])

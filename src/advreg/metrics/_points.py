@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from advreg._core.checks import same_shape
+from advreg._core.valid import distances, mean_of_valid, refuse_points
 
 
-def point_error(output: Tensor, target: Tensor) -> Tensor:
+def point_error(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean Euclidean distance between corresponding points, in the units of the points.
+
+    `sum of ||o_k - t_k||_2 over the valid k / their number`, 0 for an example without a valid point.
 
     Args:
         output: `(B, K, D)`.
-        target: `(B, K, D)`.
+        target: `(B, K, D)`. Points that were not annotated must be told by `valid`.
+        valid: Which points count, bool `(B, K)`; by default all. It must be cut with the batch: take it from
+            the target, as below, or pack both, `point_error(output, y["points"], valid=y["visible"])`.
 
     Returns:
-        `(B,)`.
+        `(B,)`, float32 at least.
 
     Raises:
-        ValueError: Shapes that differ.
+        TypeError: A `valid` that is not bool.
+        ValueError: Shapes that differ, or are not `(B, K, D)`; NaN or infinity in a valid point of the
+            target.
+
+    Example:
+        >>> import torch
+        >>> from advreg import point_error
+        >>> target = torch.tensor([[[0.0, 0.0], [torch.nan, torch.nan]]])
+        >>> point_error(torch.tensor([[[3.0, 4.0], [9.0, 9.0]]]), target, valid=target.isfinite().all(-1))
+        tensor([5.])
 
     Source:
         Chen et al., Eq 13.
     """
     same_shape(output, target)
-    distance: Tensor = torch.linalg.vector_norm(output - target, dim=-1)
-    return distance.flatten(1).mean(1)
+    if output.ndim != 3:
+        refuse_points(output)
+    return mean_of_valid(distances(output, target, valid), valid)

@@ -13,10 +13,15 @@ Surrogates of masks read logits, `(B, C, *spatial)`, and share these arguments:
   classes, two or more, that exclude each other.
 - `ignore_index`: pixels whose target is this number are left out; an example without any others gives 0.
 
-They raise ValueError for shapes that differ, for targets out of range, and for another activation. Half
-precision is computed, and returned, in float32.
+They raise ValueError for shapes that differ, for targets out of range or NaN, and for another activation.
+Half precision is computed, and returned, in float32. NaN in an output, where it counts, makes the value NaN.
+
+Objectives of points and values take `valid`, bool, which says what is there of a target: what is not counts
+for nothing, and has no gradient. It must be cut with the batch, so take it from the target:
+`lambda output, target: J_IND_reg(output, target, valid=target.isfinite().all(-1))`.
 """
 
+from advreg._core.targets import per_example, shared
 from advreg._core.types import Output, PerExample, Target
 from advreg.objectives._combine import (
     Normalised,
@@ -69,6 +74,8 @@ __all__ = [
     "negate",
     "normalised",
     "on",
+    "per_example",
+    "shared",
     "tversky",
     "weighted",
     "worst_head",

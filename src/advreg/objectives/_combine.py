@@ -6,6 +6,7 @@ descend, `negate` it. For a model with several heads say which is meant: `on("ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -50,7 +51,8 @@ def weighted(*terms: tuple[float, PerExample]) -> PerExample:
     are `normalised`.
 
     Raises:
-        ValueError: No terms; a `normalised` among them.
+        ValueError: No terms; a `normalised` among them; a weight that is not finite.
+        TypeError: What is no pair of a weight and a function.
 
     Example:
         >>> from advreg import J_IND_reg, J_IND_seg, on, weighted
@@ -220,8 +222,16 @@ def _columns(_: list[float], values: list[Tensor]) -> Tensor:
 def _terms(name: str, terms: _Terms) -> _Terms:
     if not terms:
         raise ValueError(f"{name} needs at least one (weight, function) pair; got none")
-    for _, function in terms:
+    for term in terms:
+        if not isinstance(term, tuple) or len(term) != 2:
+            raise TypeError(
+                f"{name} takes pairs of a weight and a function; got "
+                f"{getattr(term, '__name__', term)!r:.60}: write {name}((1.0, f), (0.5, g))"
+            )
+        weight, function = term
         _alone(name, function)
+        if not math.isfinite(weight):
+            raise ValueError(f"the weights of {name} must be finite; got {weight}")
     return terms
 
 

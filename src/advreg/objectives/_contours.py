@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from advreg._core.checks import check_finite_target
+from advreg._core.valid import without_astray
 from advreg.metrics import rasterise, soft_dice, soft_rasterise
 
 
@@ -14,7 +17,8 @@ def contour_overlap(
 
     Contours are `(B, K, 2)` and `(B, L, 2)`, points (x, y) in pixels of an image of `size`, (H, W). The
     output's region is soft, `soft_rasterise`; the target's is hard, as the metric has it, so that the value
-    tends to `1 - contour_dice` as `softness`, in pixels, goes to 0.
+    tends to `1 - contour_dice` as `softness`, in pixels, goes to 0. An output with a point that is not finite
+    gives NaN.
 
     Example:
         >>> import torch
@@ -26,5 +30,8 @@ def contour_overlap(
     Source:
         Chen et al., Eq 14.
     """
+    check_finite_target(target)
+    output, astray = without_astray(output)
     region = soft_rasterise(output, size, softness)[:, None]
-    return 1 - soft_dice(region, rasterise(target, size)[:, None], activation="none")
+    overlap = soft_dice(region, rasterise(target, size)[:, None], activation="none")
+    return 1 - torch.where(astray, torch.nan, overlap)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from advreg._core.tensors import wide
-from advreg.metrics import Activation, mask_like, probabilities
+from advreg.metrics import Absent, Activation, mask_like, over_channels, probabilities
 from advreg.objectives._pixels import read, refuse_probabilities
 
 
@@ -190,13 +190,14 @@ def tversky(
     *,
     activation: Activation = "sigmoid",
     ignore_index: int | None = None,
+    absent: Absent | None = None,
     alpha: float = 0.3,
     beta: float = 0.7,
 ) -> Tensor:
     """`1 - TP / (TP + alpha FP + beta FN)`, soft counts, mean over channels; at 0.5 and 0.5 `J_IND_seg`.
 
     `alpha` is what a false positive costs, `beta` a false negative, both above 0. A channel that is empty in
-    both counts as 0.
+    both counts as 0; `absent` is that of `soft_dice`.
 
     Example:
         >>> import torch
@@ -217,4 +218,6 @@ def tversky(
     counts = (p * inside, alpha * p * ~inside, beta * (1 - p) * inside)
     hit, false, missed = (count.flatten(2).sum(2) for count in counts)
     total = hit + false + missed
-    return torch.where(total > 0, 1 - hit / torch.where(total > 0, total, 1), 0).mean(1)
+    empty = total == 0  # not `~(total > 0)`: NaN is no agreement
+    value = torch.where(empty, 0, 1 - hit / torch.where(empty, 1, total))
+    return over_channels(value, inside.flatten(2).any(2), activation, absent)

@@ -68,11 +68,6 @@ def read(output: Tensor, target: Tensor, activation: Activation, ignore_index: i
     if activation == "sigmoid":
         scores, truth = torch.stack([torch.zeros_like(scores), scores], 1), torch.stack([~truth, truth], 1)
     else:
-        if output.shape[1] == 1:
-            raise ValueError(
-                "activation='softmax' needs two channels or more: over one it is 1 whatever the logit; "
-                "got 1 channel: use activation='sigmoid'"
-            )
         if target.shape == output.shape:
             check_values(target, partial(_check_classes, truth))
         scores, truth = scores.unsqueeze(2), truth.unsqueeze(2)

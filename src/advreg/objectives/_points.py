@@ -1,4 +1,8 @@
-"""Surrogates of point and value heads: absolute and squared errors, the worst point."""
+"""Surrogates of point and value heads: absolute and squared errors, the worst point.
+
+`valid` is bool, shaped like the first dimensions of the output: `(B, K)` for points, `(B, 1, H, W)` for a
+map. What is not valid counts for nothing, in value and gradient; an example without anything valid gives 0.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from advreg._core.checks import same_shape
+from advreg._core.valid import difference, distances, mean_of_valid
 
 
-def absolute_error(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of `|output - target|`, `(B, ...)` each, in units of the output.
+def absolute_error(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean of `|output - target|`, `(B, ...)` each, in units of the output; over what is `valid`.
 
     Example:
         >>> import torch
@@ -21,12 +25,13 @@ def absolute_error(output: Tensor, target: Tensor) -> Tensor:
     Source:
         The L1 norm of Chen et al., Eq 6, as a mean.
     """
-    same_shape(output, target)
-    return (output - target).flatten(1).abs().mean(1)
+    return mean_of_valid(difference(output, target, valid).abs(), valid)
 
 
-def huber(output: Tensor, target: Tensor, *, delta: float = 1.0) -> Tensor:
-    """Mean of `d^2 / 2` where `|d| <= delta`, else `delta (|d| - delta / 2)`; `d = output - target`.
+def huber(output: Tensor, target: Tensor, valid: Tensor | None = None, *, delta: float = 1.0) -> Tensor:
+    """Mean of `d^2 / 2` where `|d| <= delta`, else `delta (|d| - delta / 2)`; over what is `valid`.
+
+    Here `d = output - target`.
 
     Example:
         >>> import torch
@@ -37,14 +42,16 @@ def huber(output: Tensor, target: Tensor, *, delta: float = 1.0) -> Tensor:
     Source:
         Huber, Annals of Mathematical Statistics 35, 1964.
     """
-    same_shape(output, target)
     if not delta > 0:
         raise ValueError(f"delta must be positive, in units of the output; got {delta}")
-    return huber_loss(output, target, reduction="none", delta=delta).flatten(1).mean(1)
+    d = difference(output, target, valid)
+    return mean_of_valid(huber_loss(d, torch.zeros_like(d), reduction="none", delta=delta), valid)
 
 
-def worst_point(output: Tensor, target: Tensor) -> Tensor:
-    """The largest Euclidean distance of corresponding points, `(B, ..., D)`; gradient 0 where they agree.
+def worst_point(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """The largest Euclidean distance of corresponding points, `(B, ..., D)`, that are `valid`.
+
+    Its gradient is 0 where they agree.
 
     Example:
         >>> import torch
@@ -55,6 +62,4 @@ def worst_point(output: Tensor, target: Tensor) -> Tensor:
     Source:
         The maximum in place of the mean of Chen et al., Eq 13.
     """
-    same_shape(output, target)
-    distance: Tensor = torch.linalg.vector_norm(output - target, dim=-1)
-    return distance.reshape(len(output), -1).amax(1)
+    return distances(output, target, valid).flatten(1).amax(1)

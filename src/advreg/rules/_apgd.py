@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advreg._core.tensors import per_example
-from advreg.rules._steps import Here, check_size
+from advreg.rules._steps import Here, check_numbers, check_relative, check_size
 
 
 class AdaptiveState(NamedTuple):
@@ -54,6 +54,10 @@ class Adaptive:
         rho: The share of rising steps that is asked for.
         inertia: The weight of the new step, 0.75 as published.
 
+    Raises:
+        TypeError: Numbers that are none, such as strings or bools; `relative` that is no bool.
+        ValueError: Numbers out of range.
+
     Source:
         Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
         parameter-free attacks, arXiv:2003.01690, Algorithm 1.
@@ -66,6 +70,8 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        check_relative(self.relative)
+        check_numbers(rho=self.rho, inertia=self.inertia)
         if not (0 < self.rho < 1 and 0 < self.inertia <= 1):
             raise ValueError(
                 f"rho must lie in (0, 1) and inertia in (0, 1]; got {self.rho} and {self.inertia}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor
 
-from advreg.rules._steps import Here, Rule
+from advreg.rules._steps import Here, Rule, check_numbers
 
 
 def cosine(share: float) -> float:
@@ -29,6 +30,10 @@ class Stepwise:
         stages: `(until, factor)` pairs, in order: before that share of the steps the factor holds.
         last: The factor after the last of them.
 
+    Raises:
+        TypeError: Stages that are no pairs of numbers.
+        ValueError: Shares that do not rise, or lie outside (0, 1]; factors below zero or not finite.
+
     Example:
         >>> halves = Stepwise(((0.5, 1.0), (0.75, 0.5)), last=0.25)
         >>> [halves(share) for share in (0.0, 0.5, 0.8)]
@@ -37,6 +42,25 @@ class Stepwise:
 
     stages: tuple[tuple[float, float], ...]
     last: float = 1.0
+
+    def __post_init__(self) -> None:
+        many = isinstance(self.stages, (tuple, list))
+        if not many or not all(isinstance(one, (tuple, list)) and len(one) == 2 for one in self.stages):
+            raise TypeError(
+                "stages must be pairs (until, factor), a share of the steps and what holds before it, such "
+                f"as ((0.3, 2.0), (0.6, 1.5)); got {self.stages!r}: one stage is written ((0.5, 2.0),)"
+            )
+        for until, factor in self.stages:
+            check_numbers(until=until, factor=factor)
+        check_numbers(last=self.last)
+        ends = [0.0, *(until for until, _ in self.stages)]
+        if not all(before < after <= 1 for before, after in pairwise(ends)):
+            raise ValueError(
+                f"stages must end at shares of the steps that rise, above 0 and up to 1; got {ends[1:]}"
+            )
+        factors = [*(factor for _, factor in self.stages), self.last]
+        if not all(factor >= 0 and math.isfinite(factor) for factor in factors):
+            raise ValueError(f"factors must be zero or more and finite; got {factors}")
 
     def __call__(self, share: float) -> float:
         """The factor at a share of the steps, 0 to 1."""
@@ -51,6 +75,9 @@ class Decayed:
         rule: The other rule.
         decay: From the share of steps done, 0 to 1, to a factor on the step.
 
+    Raises:
+        TypeError: A rule that is none, such as a class; a decay that is no function.
+
     Example:
         >>> from advreg import Momentum, Steepest
         >>> from advreg.rules import Decayed, Stepwise
@@ -63,6 +90,15 @@ class Decayed:
 
     rule: Rule[Any]
     decay: Callable[[float], float] = cosine
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rule, type) or not all(hasattr(self.rule, name) for name in ("init", "step")):
+            raise TypeError(f"rule must be a rule, such as Steepest(0.2); got {self.rule!r}")
+        if not callable(self.decay):
+            raise TypeError(
+                "decay must be a function from the share of steps done, 0 to 1, to a factor, such as "
+                f"advreg.rules.cosine; got {self.decay!r}"
+            )
 
     @property
     def size(self) -> float:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from numbers import Real
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ class Here:
     def steepest(self, g: Tensor) -> Tensor:
         """The paper's h: `argmax <g, d>` over `size(d) <= 1`, less what the mask or the box forbids."""
         return self.threat.steps_at(self.x).steepest(g)
+
+    def movable(self, g: Tensor) -> Tensor:
+        """A gradient less what is not finite where the mask lets nothing change, as of missing values."""
+        mask = self.threat.mask
+        return g if mask is None else torch.where(mask.to(g.device) | g.isfinite(), g, 0)
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest point of the threat."""
@@ -88,6 +94,10 @@ class Steepest:
         size: Length of a step: in radii, or in the units of the input if not `relative`.
         relative: Whether `size` counts in radii.
 
+    Raises:
+        TypeError: Numbers that are none, such as strings or bools; `relative` that is no bool.
+        ValueError: Numbers out of range.
+
     Example:
         >>> import torch
         >>> from advreg import Steepest, Threat, linf
@@ -106,6 +116,7 @@ class Steepest:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        check_relative(self.relative)
 
     def init(self, x: Tensor) -> None:
         """No state."""
@@ -124,6 +135,10 @@ class Momentum:
         relative: Whether `size` counts in radii.
         decay: How much of the sum lives on, 0 to 1; 1 as published.
 
+    Raises:
+        TypeError: Numbers that are none, such as strings or bools; `relative` that is no bool.
+        ValueError: Numbers out of range.
+
     Source:
         Dong et al., Boosting adversarial attacks with momentum, arXiv:1710.06081, Eqs 6 and 7.
     """
@@ -134,6 +149,8 @@ class Momentum:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        check_relative(self.relative)
+        check_numbers(decay=self.decay)
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must lie in [0, 1]; got {self.decay}")
 
@@ -143,7 +160,8 @@ class Momentum:
 
     def step(self, here: Here, state: Tensor) -> tuple[Tensor, Tensor]:
         """`h(v)` and the next v."""
-        gradient, scale = here.gradient, rows(here.gradient).abs().mean(1)
+        gradient = here.movable(here.gradient)
+        scale = rows(gradient).abs().mean(1)
         v = self.decay * state + gradient / per_example(torch.where(scale > 0, scale, 1), gradient)
         return here.steepest(v), v
 
@@ -169,6 +187,10 @@ class Adamax:
         betas: Decay of the mean and of the maximum.
         eps: Added to the magnitude, against division by zero.
 
+    Raises:
+        TypeError: Numbers that are none, such as strings or bools; `relative` that is no bool.
+        ValueError: Numbers out of range.
+
     Source:
         Kingma and Ba, arXiv:1412.6980, Algorithm 2; Chen et al., sections 2.3 and 3.1.
     """
@@ -180,8 +202,14 @@ class Adamax:
 
     def __post_init__(self) -> None:
         check_size(self.size)
+        check_relative(self.relative)
+        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
+            raise TypeError(f"betas must be two numbers, such as (0.9, 0.999); got {self.betas!r}")
+        check_numbers(**{"betas[0]": self.betas[0], "betas[1]": self.betas[1], "eps": self.eps})
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1); got {self.betas}")
+        if not (self.eps >= 0 and math.isfinite(self.eps)):
+            raise ValueError(f"eps must be zero or more and finite, such as 1e-8; got {self.eps}")
 
     def init(self, x: Tensor) -> AdamaxState:
         """Zero mean, zero maximum, no step taken."""
@@ -198,6 +226,37 @@ class Adamax:
 
 
 def check_size(size: float) -> None:
-    """Insist on the length of a step."""
+    """Insist on the length of a step.
+
+    Raises:
+        TypeError: No number.
+        ValueError: Zero, less, NaN or infinity.
+    """
+    check_numbers(size=size)
     if not (size > 0 and math.isfinite(size)):
         raise ValueError(f"size must be above zero and finite; got {size}: to descend, negate the objective")
+
+
+def check_numbers(**told: Any) -> None:
+    """Insist on numbers, by name; what values they may have is for the caller to say.
+
+    Raises:
+        TypeError: Something else, such as a string, a bool or a tensor.
+    """
+    for name, value in told.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            remedy = ": pass value.item()" if isinstance(value, Tensor) and value.numel() == 1 else ""
+            raise TypeError(f"{name} must be a number; got {value!r} of type {type(value).__name__}{remedy}")
+
+
+def check_relative(relative: Any) -> None:
+    """Insist on a flag: a size in its place would count as True.
+
+    Raises:
+        TypeError: Something else.
+    """
+    if not isinstance(relative, bool):
+        raise TypeError(
+            "relative must be True, where size counts in radii, or False, where it is in the units of the "
+            f"input; got {relative!r}"
+        )

@@ -9,6 +9,9 @@ from advreg.tasks._task import Task, smooth_members
 def points() -> Task:
     """A head of points, `(B, K, D)`: `point_error`, higher is worse, without an end.
 
+    Where points are missing from the target, say so in a task of your own, whose members follow:
+    `Task(lambda o, t: point_error(o, t, valid=t.isfinite().all(-1)), "higher")`.
+
     Example:
         >>> from advreg.tasks import points
         >>> points().worse

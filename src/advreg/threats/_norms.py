@@ -65,10 +65,11 @@ class _Linf:
     def project(
         self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
     ) -> Tensor:
-        reach = per_example(radius, d).to(d.dtype)
-        low = -reach if lower is None else torch.maximum(lower, -reach)
-        high = reach if upper is None else torch.minimum(upper, reach)
-        return torch.clamp(d, low, high)
+        full = wide(d)
+        reach = per_example(radius, full).to(full.dtype)
+        low = -reach if lower is None else torch.maximum(lower.to(full.dtype), -reach)
+        high = reach if upper is None else torch.minimum(upper.to(full.dtype), reach)
+        return torch.clamp(full, low, high).to(d.dtype)
 
     def steepest(self, g: Tensor) -> Tensor:
         return g.sign()

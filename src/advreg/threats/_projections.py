@@ -12,6 +12,7 @@ from torch import Tensor
 from advreg._core.device import free
 from advreg._core.tensors import per_example, positive, rows, wide
 
+_HALVINGS = 64
 _STEPS = 128  # of the root search; it is exact after about ten, and after 128 halvings in any case
 
 
@@ -65,6 +66,38 @@ def dykstra(
         if not bool(moved.any()):
             break
     return z.to(d.dtype)
+
+
+def boxed(
+    size_of: Callable[[Tensor], Tensor],
+    ball: Callable[[Tensor, Tensor], Tensor],
+    d: Tensor,
+    radius: Tensor,
+    lower: Tensor | None = None,
+    upper: Tensor | None = None,
+) -> Tensor:
+    """The projection onto ball and a box that holds zero, of a norm that offers its ball alone.
+
+    The nearer of two points: what `dykstra` finds in its rounds, which are many where the point is far
+    outside; and the point of the box nearest to that of a larger ball, `clip(ball(d, t))`, whose size is the
+    radius. That one is exact for norms that are a function of a sum over the entries, as p-norms and
+    ellipsoids are. Both are drawn towards zero by what rounding or rounds left outside the ball, which
+    leaves no box that holds zero. What lies in the ball once it is in the box stays as it is.
+    """
+    if lower is None and upper is None:
+        near, met = d, shrunk(size_of, ball(d, radius), radius)
+    else:
+        near = torch.clamp(d, lower, upper)
+        low, high = torch.minimum(radius, size_of(d)), size_of(d)
+        for _ in range(_HALVINGS):
+            middle = low + (high - low) / 2
+            over = size_of(torch.clamp(ball(d, middle), lower, upper)) > radius
+            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+        met = shrunk(size_of, torch.clamp(ball(d, low), lower, upper), radius)
+        other = shrunk(size_of, dykstra(ball, d, radius, lower, upper), radius)
+        nearer = rows(other - d).square().sum(1) < rows(met - d).square().sum(1)
+        met = torch.where(per_example(nearer, d), other, met)
+    return torch.where(per_example(size_of(near) <= radius, d), near, met)
 
 
 class Path(NamedTuple):
@@ -143,11 +176,17 @@ def project(
     else:
         s = _root_among(excess, *ends, torch.cat(path.breaks(unit, low, high), 1))
     met = (torch.clamp(path.at(s, unit), low, high) * scale).reshape(d.shape)
-    over = size_of(met) / positive(torch.minimum(radius, size))  # rounding, where d is far outside
-    met = met / per_example(over.clamp(min=1), met)
+    met = shrunk(size_of, met, torch.minimum(radius, size))  # rounding, where d is far outside
     if lower is not None or upper is not None:
         met = torch.clamp(met, lower, upper)
     return torch.where(per_example(inside, d), boxed, met).to(d.dtype)
+
+
+def shrunk(size_of: Callable[[Tensor], Tensor], d: Tensor, radius: Tensor) -> Tensor:
+    """Perturbations divided by what their size, `(B,)`, exceeds the radius by; zero at a radius of zero."""
+    size = size_of(d)
+    over = torch.where(size > radius, size / radius, 1)
+    return d / per_example(over, d)
 
 
 def _root(excess: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, s: Tensor) -> Tensor:

@@ -14,9 +14,18 @@ from torch import Tensor
 
 from advreg._core.checks import examples
 from advreg._core.keys import Keys
-from advreg._core.tensors import per_example, rows
+from advreg._core.tensors import per_example, rows, wide
+from advreg.threats._checks import (
+    brief,
+    broadcasts,
+    check_bounds,
+    check_inputs,
+    check_mask,
+    check_norm,
+    check_radius,
+)
 from advreg.threats._norms import Directions, Norm
-from advreg.threats._projections import dykstra
+from advreg.threats._projections import boxed
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,52 +65,34 @@ class Threat:
     mask: Tensor | None = None
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("size", "project", "steepest", "sample") if not hasattr(self.norm, name)]
-        if missing:
-            raise TypeError(
-                "norm must be advreg.linf, l2, l1, or an object with size, project, steepest and sample; got "
-                f"{self.norm!r} of type {type(self.norm).__name__}, without {', '.join(missing)}"
-            )
-        radius = torch.as_tensor(self.radius)
-        if radius.ndim > 1:
-            raise ValueError(
-                f"radius must be one number or one per example, (B,); got shape {tuple(radius.shape)}"
-            )
-        if not bool((radius >= 0).all()):
-            raise ValueError(
-                f"radius must be zero or more, in the units of the input; got {_brief(radius)}. "
-                "To descend an objective pass negate(objective), not a negative radius"
-            )
-        if self.bounds is not None:
-            lower, upper = (torch.as_tensor(side) for side in self.bounds)
-            if not bool((lower <= upper.to(lower.device)).all()):
-                raise ValueError(
-                    f"bounds must be (lower, upper) with lower <= upper everywhere; got {_brief(lower)} "
-                    f"and {_brief(upper)}"
-                )
-        if self.mask is not None and self.mask.dtype != torch.bool:
-            raise TypeError(
-                f"mask must be bool, True where the input may change; got {self.mask.dtype}: pass mask.bool()"
-            )
+        check_norm(self.norm, self.radius)
+        check_radius(self.radius)
+        check_bounds(self.bounds)
+        check_mask(self.mask)
 
     def project(self, x: Tensor, centre: Tensor) -> Tensor:
         """The nearest point to `x` of the threat around `centre`; both `(B, *input)`.
 
-        Box and mask hold exactly, the ball to the rounding of the dtype.
+        Box and mask hold exactly, the ball to the rounding of the dtype. An example that is inside keeps its
+        bits, and the centre's are kept outside the mask, NaN too, and everywhere at a radius of zero.
         """
-        lower, upper = self._sides(centre)
-        d = x - centre
-        low = None if lower is None else lower - centre
-        high = None if upper is None else upper - centre
+        full, middle, (lower, upper) = wide(x), wide(centre), self._sides(centre)
+        d = full - middle
+        low = None if lower is None else wide(lower) - middle
+        high = None if upper is None else wide(upper) - middle
+        radius = self._radii(centre)
+        free = per_example(radius > 0, d)
         if self.mask is not None:
             mask = self.mask.to(x.device)
-            d = torch.where(mask, d, 0)
-            low = torch.where(mask, -math.inf if low is None else low, 0)
-            high = torch.where(mask, math.inf if high is None else high, 0)
-        near = centre + self._projection(d, self._radii(centre), low, high)
+            free, d = free & mask, torch.where(mask, d, 0)
+            low = torch.where(mask, torch.full_like(d, -math.inf) if low is None else low, 0)
+            high = torch.where(mask, torch.full_like(d, math.inf) if high is None else high, 0)
+        moved = self._projection(d, radius, low, high)
+        inside = per_example(rows(moved == d).all(1), d)
+        near = torch.where(inside, full, middle + moved).to(centre.dtype)
         if lower is not None:
             near = torch.clamp(near, lower, upper)
-        return near if self.mask is None else torch.where(self.mask.to(x.device), near, centre)
+        return torch.where(free, near, centre)
 
     def sample(self, centre: Tensor, keys: Keys, start: Tensor | None = None) -> Tensor:
         """A random point: `start` plus a random point of the ball, projected (Algorithm 1, lines 1 and 2).
@@ -124,7 +115,7 @@ class Threat:
             kept = torch.where(self.mask.to(centre.device), noise, 0)
             share = self.norm.size(kept) / self.norm.size(noise)
             noise = kept / per_example(torch.where(share > 0, share, 1), kept).to(kept.dtype)
-        noise = noise * per_example(self._radii(centre), centre).to(centre.dtype)
+        noise = noise * per_example(self._radii(centre), centre)  # half precision becomes float32
         return self.project((centre if start is None else start) + noise, centre)
 
     def contains(self, x: Tensor, centre: Tensor, atol: float | None = None) -> Tensor:
@@ -133,18 +124,26 @@ class Threat:
         `atol` is allowed on the size and on the box, in the units of the input; by default it is the size
         of a rounding error in each entry, so that whatever `project` returns is contained.
         """
-        d = x - centre
-        slack = torch.finfo(x.dtype).eps * (x.abs() + centre.abs())
-        allowed = self.norm.size(slack) if atol is None else atol
-        radius = self._radii(centre).to(d.device)
-        inside = self.norm.size(d) <= radius * (1 + 8 * torch.finfo(x.dtype).eps) + allowed
-        lower, upper = self._sides(centre)
-        out = torch.zeros_like(x, dtype=torch.bool)
+        eps, tiny = torch.finfo(centre.dtype).eps, torch.finfo(centre.dtype).tiny
+        full, middle, (lower, upper) = wide(x), wide(centre), self._sides(centre)
+        d, slack = full - middle, eps * (full.abs() + middle.abs() + tiny)
+        out = torch.zeros_like(d, dtype=torch.bool)
         if lower is not None and upper is not None:
-            out |= (x < lower - (atol or 0)) | (x > upper + (atol or 0))
+            out = (full < wide(lower) - (atol or 0)) | (full > wide(upper) + (atol or 0))
         if self.mask is not None:
-            out |= ~self.mask.to(x.device) & (d != 0)
+            mask = self.mask.to(x.device)
+            same = (d == 0) | (full == middle) | (full.isnan() & middle.isnan())
+            out = torch.where(mask, out, ~same)
+            d, slack = torch.where(mask, d, 0), torch.where(mask, slack, 0)
+        allowed = self.norm.size(slack) if atol is None else atol
+        inside = self.norm.size(d) <= self._radii(centre) * (1 + 8 * eps) + allowed
         return inside & ~rows(out).any(1)
+
+    def free(self, x: Tensor) -> Tensor:
+        """Where the mask lets inputs change, bool `(B, *input)`, everywhere without one."""
+        if self.mask is None:
+            return torch.ones_like(x, dtype=torch.bool)
+        return self.mask.to(x.device).expand_as(x)
 
     def steps_at(self, x: Tensor) -> Directions:
         """The directions that a step may take from `x`: the norm's, less what the mask or the box forbids.
@@ -152,7 +151,7 @@ class Threat:
         The mask holds for every norm. The box counts for sparse norms alone (L1), whose step would be lost
         on a blocked entry; otherwise the projection sees to it, as in the paper.
         """
-        free = None if self.mask is None else self.mask.to(x.device).expand_as(x)
+        free = None if self.mask is None else self.free(x)
         if getattr(self.norm, "sparse", False):
             lower, upper = self._sides(x)
             if lower is not None and upper is not None:
@@ -162,21 +161,14 @@ class Threat:
     def validate(self, centre: Tensor) -> None:
         """Check that the threat fits the inputs `(B, *input)`, and raise what teaches the remedy.
 
+        Only where the mask lets an input change must it be finite and inside the bounds: elsewhere it may
+        hold NaN, for what is missing, or a fill value.
+
         Raises:
-            TypeError: The input is not floating point.
+            TypeError: The input is not a floating-point tensor.
             ValueError: NaN; values outside the bounds; a radius, bounds or mask of the wrong shape.
         """
-        if not centre.is_floating_point():
-            raise TypeError(
-                f"inputs must be floating point, so that they can be moved by less than one grey level; "
-                f"got {centre.dtype}: convert first, for 8-bit images x.float() / 255"
-            )
-        if centre.ndim < 1 or centre.shape[0] == 0:
-            raise ValueError(
-                f"inputs must be a batch (B, *input) of at least one; got shape {tuple(centre.shape)}"
-            )
-        if not bool(centre.isfinite().all()):
-            raise ValueError(f"inputs must be finite; got NaN or infinity in {examples(~centre.isfinite())}")
+        check_inputs(centre)
         radius = torch.as_tensor(self.radius)
         if radius.ndim == 1 and len(radius) != len(centre):
             raise ValueError(
@@ -184,19 +176,27 @@ class Threat:
                 f"for {len(centre)} examples"
             )
         for name, value in (("mask", self.mask), *zip(("lower", "upper"), self.bounds or (), strict=False)):
-            if isinstance(value, Tensor) and not _broadcasts(value.shape, centre.shape):
+            if isinstance(value, Tensor) and not broadcasts(value.shape, centre.shape):
                 raise ValueError(
                     f"{name} must broadcast against the inputs {tuple(centre.shape)}; "
                     f"got shape {tuple(value.shape)}: for one value per channel use (C, 1, ..., 1)"
                 )
+        free = self.free(centre)
+        wrong = free & ~centre.isfinite()
+        if bool(wrong.any()):
+            raise ValueError(
+                f"inputs must be finite; got NaN or infinity in {examples(wrong)}: fill them, or leave "
+                "what is missing out of the threat, Threat(..., mask=x.isfinite())"
+            )
         lower, upper = self._sides(centre)
         if lower is None or upper is None:
             return
-        out = (centre < lower) | (centre > upper)
+        out = free & ((centre < lower) | (centre > upper))
         if bool(out.any()):
+            seen = centre[free]
             raise ValueError(
-                f"inputs must lie in the threat's bounds [{_brief(lower)}, {_brief(upper)}]; got "
-                f"[{centre.min().item():.6g}, {centre.max().item():.6g}], outside in {examples(out)}: undo "
+                f"inputs must lie in the threat's bounds [{brief(lower)}, {brief(upper)}]; got "
+                f"[{seen.min().item():.6g}, {seen.max().item():.6g}], outside in {examples(out)}: undo "
                 "the normalisation (put it into the model), pass the right bounds=, or clamp the inputs first"
             )
 
@@ -235,8 +235,8 @@ class Threat:
         return float(torch.as_tensor(self.radius).max())
 
     def _radii(self, centre: Tensor) -> Tensor:
-        wide = torch.promote_types(centre.dtype, torch.float32)
-        return _on(centre.device, wide, self.radius).expand(len(centre))
+        dtype = torch.promote_types(centre.dtype, torch.float32)
+        return _on(centre.device, dtype, self.radius).expand(len(centre))
 
     def _sides(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if self.bounds is None:
@@ -254,7 +254,9 @@ class Threat:
     @cached_property
     def _projection(self) -> _Projection:
         own = self.norm.project
-        return own if "lower" in inspect.signature(own).parameters else partial(dykstra, own)
+        if "lower" in inspect.signature(own).parameters:
+            return own
+        return partial(boxed, self.norm.size, own)
 
 
 class _Projection(Protocol):
@@ -280,16 +282,3 @@ def _on(device: torch.device, dtype: torch.dtype, value: float | Tensor) -> Tens
     if isinstance(value, (int, float)):
         return torch.full((), value, dtype=dtype, device=device)
     return torch.as_tensor(value, dtype=dtype, device=device)
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    try:
-        torch.empty(shape, device="meta").expand(to)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _brief(value: Tensor) -> str:
-    low, high = value.min().item(), value.max().item()
-    return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from advreg._core.checks import one_per_example
+from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
-from advreg._core.trees import map_tensors
+from advreg._core.targets import Kind, Nest, Structure, alternatives, cut, structure_of
+from advreg._core.targets import bare as without_marks
+from advreg._core.trees import children, map_tensors
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.execution import Execution, evaluating
 from advreg.rules import Rule, Steepest
@@ -43,7 +45,7 @@ class AdversarialLoss:
 
     Raises:
         TypeError: A loss that does not return `(B,)`; a term that does not return a tensor like `x`.
-        ValueError: An output whose tensors do not begin with the batch; and as for `pgd_attack`.
+        ValueError: As for `pgd_attack`; weights below zero, or not finite.
 
     Example:
         >>> import torch
@@ -65,6 +67,13 @@ class AdversarialLoss:
     terms: Mapping[str, tuple[float, Perturb]]
     clean: float = 0.5
     together: bool = True
+
+    def __post_init__(self) -> None:
+        check_function("loss", self.loss)
+        weights = {"clean": self.clean, **{name: weight for name, (weight, _) in self.terms.items()}}
+        for name, weight in weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"the weight of {name!r} must be zero or more, and finite; got {weight}")
 
     def __call__(
         self, model: Model, x: Tensor, y: Target, *, seed: int | None = None, index: Tensor | None = None
@@ -93,8 +102,13 @@ class AdversarialLoss:
                         f"got {came}: of an attack's result return .x"
                     )
                 inputs.append(changed.detach().to(x.dtype))
-        outputs = _apart(model(torch.cat(inputs)), len(inputs)) if self.together else map(model, inputs)
-        means = [one_per_example(self.loss(output, y), len(x), "a loss").mean() for output in outputs]
+        goal = without_marks(y)
+        outputs = (
+            _apart(model(torch.cat(inputs)), y, self.loss, len(inputs), len(x))
+            if self.together
+            else map(model, (each.clone() for each in inputs))
+        )
+        means = [one_per_example(self.loss(output, goal), len(x), "a loss").mean() for output in outputs]
         weights = [self.clean, *(weight for weight, _ in self.terms.values())]
         total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
         return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
@@ -199,15 +213,64 @@ def _unwrapped(model: Model) -> Model:
     return model.module if isinstance(model, wrappers) else model
 
 
-def _apart(output: Output, count: int) -> list[Output]:
-    """The outputs of `count` batches that went through the network as one."""
+def _apart(output: Output, y: Target, loss: PerExample, count: int, size: int) -> list[Output]:
+    """The outputs of `count` batches of `size` that went through the network as one.
 
-    def part(tensor: Tensor, number: int) -> Tensor:
-        if tensor.ndim == 0 or len(tensor) % count:
-            raise ValueError(
-                f"every tensor of the output must begin with the batch; got shape {tuple(tensor.shape)} "
-                f"for {count} batches in one pass: leave it out of the output, or pass together=False"
-            )
-        return tensor.chunk(count)[number]
+    Where an output might belong to the batch as a whole, such as learned weights of tasks that are as many,
+    the losses decide: together they are what they are apart.
 
-    return [map_tensors(partial(part, number=number), output) for number in range(count)]
+    Raises:
+        ValueError: No way to cut the outputs gives the losses of the whole.
+    """
+    many, goal = count * size, without_marks(y)
+    places = [slice(first, first + size) for first in range(0, many, size)]
+    structure = structure_of(output, many)
+    if not _plain(output, structure, size):
+        with torch.no_grad():
+            still = map_tensors(Tensor.detach, output)
+            several = cut(goal, structure_of(y, size), torch.arange(size).repeat(count), size)
+            try:
+                whole = one_per_example(loss(still, several), many, "a loss")
+            except Exception:  # noqa: BLE001 - a target that cannot be repeated; the loss of the parts tells
+                return [cut(output, structure, place, many) for place in places]
+            for structure in [structure, *alternatives(output, structure, many)]:  # noqa: B020 - its first
+                if _gives(loss, still, goal, structure, places, whole):
+                    break
+            else:
+                raise ValueError(
+                    "the outputs of clean and changed inputs, which went through the network as one batch, "
+                    "cannot be told apart: pass together=False, a pass for each"
+                )
+    return [cut(output, structure, place, many) for place in places]
+
+
+def _plain(output: Output, structure: Structure, size: int) -> bool:
+    """Whether all that an output holds can only be the examples' own."""
+    if isinstance(structure, Nest):
+        held = children(output) or {}
+        return all(_plain(value, structure.entries[key], size) for key, value in held.items())
+    table = isinstance(output, Tensor) and output.ndim == 2
+    if structure is Kind.SHARED:
+        return not table
+    return isinstance(output, Tensor) and output.ndim > 1 and size > 1
+
+
+def _gives(
+    loss: PerExample,
+    output: Output,
+    goal: Target,
+    structure: Structure,
+    places: list[slice],
+    whole: Tensor,
+) -> bool:
+    """Whether outputs that are cut so have the losses of the whole."""
+    try:
+        parts = [loss(cut(output, structure, place, len(whole)), goal) for place in places]
+    except Exception:  # noqa: BLE001 - a wrong cut may raise anything
+        return False
+    return all(
+        isinstance(part, Tensor)
+        and part.shape == whole[place].shape
+        and torch.allclose(part, whole[place], 1e-3)
+        for part, place in zip(parts, places, strict=True)
+    )

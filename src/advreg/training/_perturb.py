@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_kind, check_objective
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Model, PerExample, Target
@@ -48,6 +49,10 @@ class Adversary:
     random_start: bool = True
     execution: Execution | None = None
 
+    def __post_init__(self) -> None:
+        check_objective(self.objective)
+        check_kind("threat", self.threat, Threat, "Threat(linf, 0.03)")
+
     def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
         """The changed inputs."""
         self.threat.validate(x)
@@ -73,6 +78,9 @@ class Noise:
     """
 
     threat: Threat
+
+    def __post_init__(self) -> None:
+        check_kind("threat", self.threat, Threat, "Threat(linf, 0.03)")
 
     def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
         """The noisy inputs."""

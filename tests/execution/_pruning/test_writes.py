@@ -9,7 +9,8 @@ from networks.cuttable import Net, images
 from torch import nn
 
 from advreg.execution import pruned
-from advreg.execution._pruning._writes import Witness, differing, marks, restored, witnesses
+from advreg.execution._pruning._writes import Witness, differing, marks, witnesses
+from advreg.execution._state import restored
 
 POSITIVE = {"float": torch.ones(2, 3), "int": torch.ones(2, 3, dtype=torch.int64), "bool": torch.ones(2) > 0}
 WRITES = {

@@ -1,6 +1,21 @@
-import pytest
+import errno
+import os
 
-from lumbar_disk._core.files import csv_text, differences, read_table, sha256, write
+import numpy as np
+import pytest
+import torch
+
+from lumbar_disk._core.files import (
+    csv_text,
+    differences,
+    read_arrays,
+    read_json,
+    read_table,
+    read_tensors,
+    sha256,
+    write,
+    write_tensors,
+)
 
 
 def test_text_and_bytes_are_written_whole(tmp_path):
@@ -70,3 +85,70 @@ def test_a_table_that_is_none_is_refused_by_name(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"points.csv.*{message}"):
         read_table(path, "x", "y")
+
+
+def test_a_long_cell_is_refused_by_name(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text(f"x,y\n1,{'2' * 200_000}\n")
+    with pytest.raises(
+        ValueError, match=r"points.csv, line 2: cannot be read as CSV \(.*Save it as CSV again"
+    ):
+        read_table(path, "x", "y")
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_the_remedy(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "weights.pt"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"weights.pt cannot be written: No space left.*make room"):
+        write_tensors(path, {"net": torch.zeros(3)})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_come_back(tmp_path):
+    state = {"net": {"weight": torch.rand(4)}, "seconds": 1.5}
+    found = read_tensors(write_tensors(tmp_path / "w.pt", state), "cpu", "net", "seconds")
+    assert torch.equal(found["net"]["weight"], state["net"]["weight"])
+    assert found["seconds"] == 1.5
+
+
+def flipped(data):
+    place = data.index(torch.arange(1000.0).numpy().tobytes()[400:440])
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: data[:-50], lambda data: data[:100], lambda data: b"text", flipped],
+    ids=["empty", "end", "beginning", "text", "bit"],
+)
+def test_damaged_tensors_are_an_error_that_names_the_file_and_the_remedy(tmp_path, damage):
+    path = write_tensors(tmp_path / "weights.pt", {"net": torch.arange(1000.0)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"weights.pt is damaged, or is not.*: .+\. Delete it, and run the same"
+    ):
+        read_tensors(path, "cpu", "net")
+
+
+def test_what_a_file_lacks_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"a.pt is damaged.*it has no seconds"):
+        read_tensors(write_tensors(tmp_path / "a.pt", {"net": 1}), "cpu", "net", "seconds")
+    np.savez(tmp_path / "a.npz", x=np.zeros(2))
+    with pytest.raises(ValueError, match=r"a.npz is damaged.*it has no y"):
+        read_arrays(tmp_path / "a.npz", "x", "y")
+    (tmp_path / "a.json").write_text('{"x": 1}')
+    with pytest.raises(ValueError, match=r"a.json is damaged.*it has no y. Restore it."):
+        read_json(tmp_path / "a.json", "y", remedy="Restore it.")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_json_that_is_none_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "study.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"study.json is damaged, or is not what it should be: .+Delete it"):
+        read_json(path)

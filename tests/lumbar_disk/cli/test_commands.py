@@ -1,6 +1,9 @@
 """The commands: what they write and say, and mistakes in one line."""
 
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +168,7 @@ def test_prepare_and_augment_follow_each_other(tmp_path, monkeypatch):
     again = CliRunner().invoke(app, [*words, "--seed", "1", "--out", str(out)])
     assert again.exit_code == 2
     assert "seed: then 0, now 1" in again.output
+    assert json.loads((out / "augment.json").read_text()) == summary  # nothing was written before the refusal
     missing = CliRunner().invoke(app, ["augment", "--prepared", str(tmp_path / "none.npz")])
     assert missing.exit_code == 2
     assert "lumbar-disk prepare" in missing.output
@@ -193,9 +197,18 @@ def test_mistakes_in_study_end_in_one_clear_line(whole_study, tiny, words, messa
 def test_ood_ends_with_a_report_and_refuses_another_recipe(whole_ood, tiny):
     assert (whole_ood / "report" / "report.html").exists()
     words = [*tiny, f"--ood={whole_ood.parent / 'pictures'}", f"--out={whole_ood}", "--set=batches=2"]
-    refused = CliRunner().invoke(app, ["ood", *words, "--set=ood_steps=3"])
-    assert refused.exit_code == 2
-    assert "ood_steps: then 2, now 3" in refused.stderr
+    before = {path: path.read_bytes() for path in whole_ood.rglob("*") if path.is_file()}
+    for word, message in (
+        ("--set=ood_steps=3", "ood_steps: then 2, now 3"),
+        ("--patients=5", "arrays: then {"),
+        ("--set=width=3", "width must be an even number"),
+        ("--set=ood_radius=-1", "ood_radius must be a positive number; got -1.0"),
+        ("--ood=nowhere", "nowhere is no folder"),
+    ):
+        refused = CliRunner().invoke(app, ["ood", *words, word])
+        assert refused.exit_code == 2
+        assert message in refused.stderr
+        assert {path: path.read_bytes() for path in whole_ood.rglob("*") if path.is_file()} == before
     unknown = CliRunner().invoke(app, ["ood", *words, "--set=ood_depth=3"])
     assert "Fields: models, size" in unknown.stderr
     assert "mask_within." in " ".join(unknown.stderr.split())
@@ -210,6 +223,45 @@ def test_report_tells_the_studies_apart(whole_study, whole_ood, monkeypatch):
         result = CliRunner().invoke(app, ["report", str(out)])
         assert result.exit_code == 0, result.output
         assert result.stdout == f"wrote {door} of {out}\n"
+
+
+def test_a_full_disk_ends_in_one_sentence(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    out = tmp_path / "d.npz"
+    result, text = run_prepare(
+        "--data=phantom", "--patients=3", "--test-patients=1", "--size=32", f"--out={out}"
+    )
+    assert result.exit_code == 2
+    assert f"lumbar-disk: {out} cannot be written: No space left on device." in text
+    assert "make room" in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("study.json", b"", "study.json is damaged, or is not what it should be: "),
+        ("study.json", b"[]", "expected an object of JSON; got list. Restore it, or run the study again"),
+        (
+            "models/P10_std/model.json",
+            b"{}",
+            "model.json is damaged, or is not what it should be: it has no steps",
+        ),
+        ("models/P10_std/examples.npz", b"", "examples.npz is damaged"),
+        ("models/P10_std/table.csv", b"a,b\n", "table.csv, after line 0: expected index"),
+    ],
+)
+def test_a_report_of_a_damaged_file_ends_in_one_sentence(whole_study, tmp_path, name, content, message):
+    out = tmp_path / "out"
+    shutil.copytree(whole_study[0], out)
+    (out / name).write_bytes(content)
+    result = CliRunner().invoke(app, ["report", str(out)])
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert str(out) in result.stderr
 
 
 @pytest.mark.parametrize("name", SOURCES)

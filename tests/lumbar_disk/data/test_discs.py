@@ -102,6 +102,10 @@ def test_hold_out_depends_on_names_and_seed_alone():
     assert chosen != hold_out(names, 6, seed=1)
     with pytest.raises(ValueError, match="expected a number from 1 to 29"):
         hold_out(names, 30, seed=0)
+    with pytest.raises(
+        ValueError, match=r"cannot hold out 6 of 1 patients; a split needs at least 2\. Add patients"
+    ):
+        hold_out(["p1"], 6, seed=0)
 
 
 def test_errors_name_patient_and_level():

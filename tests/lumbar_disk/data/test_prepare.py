@@ -172,7 +172,7 @@ def test_a_damaged_file_is_an_error_that_names_it_and_the_remedy(tmp_path, damag
     prepare(TINY, path)
     damage(path)
     before = path.read_bytes()
-    message = "d.npz is damaged, or was not written by `lumbar-disk prepare`: .+ Delete it, or choose another"
+    message = "d.npz is damaged, or is not what it should be: .+ Delete it, or choose another"
     with pytest.raises(ValueError, match=message):
         load(path)
     with pytest.raises(ValueError, match=message):
@@ -192,6 +192,10 @@ def test_another_format_or_version_is_made_again_but_not_loaded(tmp_path):
     assert len(load(path).train) == 5
     with pytest.raises(FileNotFoundError, match=r"none.npz is not there. Make it with"):
         load(tmp_path / "none.npz")
+    with pytest.raises(
+        IsADirectoryError, match=r"is a folder; expected a file that `lumbar-disk prepare` wrote"
+    ):
+        load(tmp_path)
 
 
 def test_the_real_data_are_read_again_in_under_a_second(tmp_path):

@@ -120,6 +120,18 @@ def test_a_checkpoint_of_another_training_is_refused_by_name(discs, tmp_path):
         fitted(discs, steps=1, checkpoint=Checkpoint(path, {"width": 8, "radii": (0.0, 0.1)}))
 
 
+def test_a_damaged_checkpoint_is_an_error_that_names_it_and_the_remedy(discs, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    fitted(discs, steps=1, checkpoint=Checkpoint(path, {"width": 4}))
+    whole = path.read_bytes()
+    for data in (b"", whole[:-100], b"text"):
+        path.write_bytes(data)
+        with pytest.raises(
+            ValueError, match=r"checkpoint.pt is damaged, .*Delete it, and run the same command"
+        ):
+            fitted(discs, steps=1, checkpoint=Checkpoint(path, {"width": 4}))
+
+
 def test_bad_numbers_are_refused(discs):
     with pytest.raises(ValueError, match=r"at least 1; got 0"):
         fitted(discs, steps=0)

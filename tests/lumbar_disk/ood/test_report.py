@@ -1,6 +1,7 @@
 """The report of the out-of-distribution study, made from results that were made up."""
 
 import csv
+import io
 import json
 import re
 from dataclasses import asdict
@@ -155,3 +156,27 @@ def test_another_studys_folder_is_refused_with_the_remedy(tmp_path, made_up):
     with pytest.raises(ValueError, match="without ood_radius, contour_within, mask_within, ood"):
         write_report(folder)
     assert read_results(folder, ordered).missing == MODELS
+
+
+def test_names_of_folders_and_files_are_text_in_both_pages(tmp_path, made_up, page_of):
+    folder = made_up.folder(tmp_path / "ood", [])
+    about = json.loads((folder / "study.json").read_text())
+    name, skipped = "<img src=x>|[y](z)", "<script>.png: <b>|"
+    about["ood"]["sources"] = {name: {"images": 1, "skipped": [skipped]}}
+    (folder / "study.json").write_text(json.dumps(about))
+    write_report(folder)
+    page = page_of(folder / "report")
+    assert not page.open
+    assert not {"script", "img", "b:"} & set(page.tags)
+    assert name in page.text
+    assert skipped in page.text
+    markdown = (folder / "report" / "report.md").read_text()
+    assert not re.search(r"<(img|script|b)>|<img", markdown)
+    assert r"| &lt;img src=x&gt;\|\[y\](z) | 1 | &lt;script&gt;.png: &lt;b&gt;\| |" in markdown
+
+
+def test_names_are_drawn_as_they_are(made_up):
+    arrays = made_up.examples("P10_std_rec") | {"source": "lung_{$x_{$", "patients": np.array(["$p_{$"] * 3)}
+    _figures.perturbation_figure({"P10_std_rec": arrays}).savefig(io.BytesIO())
+    plain = made_up.examples("P10_std") | {"source": "lung_{$x_{$"}
+    _figures.example_figure(plain).savefig(io.BytesIO())

@@ -1,5 +1,6 @@
 """The attacks that pass strange images off as discs, and the work that a study does with them."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -89,10 +90,34 @@ def test_the_work_tells_what_decides_its_numbers():
     sources = (Source("lung_ct", torch.full((3, 1, 2, 2), 0.25), ("broken.png: no picture",)),)
     work = ood_work(OODRecipe(ood_steps=7), sources)
     assert work.settings["ood_steps"] == 7
-    assert work.identity == {"sources": {"lung_ct": [3, 3.0]}}
+    known = work.identity["sources"]["lung_ct"]
+    assert known["images"] == 3
+    assert known["sha256"] == hashlib.sha256(sources[0].images.numpy().tobytes()).hexdigest()
     assert work.about == {
         "ood": {"sources": {"lung_ct": {"images": 3, "skipped": ["broken.png: no picture"]}}}
     }
+
+
+def test_images_of_the_same_sum_are_told_apart():
+    first = torch.zeros(1, 1, 2, 2)
+    first[0, 0, 0, 1] = 0.5
+    works = [
+        ood_work(OODRecipe(), (Source("lung_ct", images),)) for images in (first, first.mT, first.clone())
+    ]
+    assert works[0].identity != works[1].identity
+    assert works[0].identity == works[2].identity
+
+
+def test_a_damaged_piece_of_the_journal_is_an_error_that_names_it(trial, tmp_path):
+    (plain, _), _ = trial
+    quick = Trial(
+        plain.net, Prepared(plain.test, plain.test, {}), plain.recipe, plain.device, batch=3, seed=0
+    )
+    (tmp_path / "uniform-reg.pt").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"uniform-reg.pt is damaged.*Delete it, and run the same command again"
+    ):
+        quick.run(made_images(5, 64, 0)[:1], tmp_path, progress=False)
 
 
 def test_a_study_with_this_work_is_recorded_with_its_settings(whole_ood):

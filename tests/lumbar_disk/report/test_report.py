@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -191,3 +192,46 @@ def test_what_is_no_study_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="got no environment, data, patients, discs, wall_seconds"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+
+
+NASTY = "<script>alert(1)</script>|[x](http://a.b) `c` *d*\n# e"
+
+
+def without_fences(markdown):
+    """Markdown without its blocks of code; their fences are as long as they begin."""
+    return re.sub(r"^(`{3,})console\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_text_of_users_is_text_in_both_pages(tmp_path, make_study, page_of, monkeypatch):
+    monkeypatch.setattr(_figures, "output_figure", lambda *args, **options: Figure((1, 1)))
+    monkeypatch.setattr(_figures, "curve_figure", lambda *args, **options: Figure((1, 1)))
+    folder = make_study(tmp_path / "study", ["P10_std", "P10_adv_rs"])
+    (folder / "models" / "P10_adv_rs").rename(folder / "models" / "<b>mine|")
+    about = json.loads((folder / "study.json").read_text())
+    about["command"] = f"lumbar-disk study --root '{NASTY}\n```\n<img src=x>'"
+    about["environment"]["device"] = NASTY
+    about["data"]["command"] = NASTY
+    about["data"]["options"]["series"] = [NASTY]
+    about["data"]["split"] = NASTY
+    (folder / "study.json").write_text(json.dumps(about))
+    examples = folder / "models" / "P10_std" / "examples.npz"
+    with np.load(examples) as file:
+        arrays = dict(file)
+    np.savez(examples, **(arrays | {"patients": np.array([NASTY, "p2"])}))
+    write_report(folder)
+    page = page_of(folder / "report")
+    assert not page.open
+    assert not {"script", "a:x"} & set(page.tags)
+    assert all(found.get("href", "#").startswith("#") for _, found in page.attributes)
+    assert all(found.get("src", "data:").startswith("data:") for _, found in page.attributes)
+    assert " ".join(NASTY.split()) in page.text
+    markdown = (folder / "report" / "report.md").read_text()
+    assert about["command"] in markdown
+    plain = without_fences(markdown)
+    assert plain != markdown
+    assert not re.search(r"<\w|</|(?<!\\)\[x|(?<!\\)`", plain)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\|\\[x\\](http://a.b) \\`c\\` \\*d\\* # e" in plain
+    for block in plain.replace("\\|", "/").split("\n\n"):
+        lines = block.strip().splitlines()
+        if lines and lines[0].startswith("|"):
+            assert len({line.count("|") for line in lines}) == 1

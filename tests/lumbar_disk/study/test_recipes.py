@@ -31,7 +31,16 @@ def test_settings_change_the_fields_of_their_own_recipe():
         (["width"], "expected name=value"),
         (["stored=maybe"], "stored: expected a value like True; got 'maybe'"),
         (["batch=0"], "batch must be at least 1; got 0"),
-        (["precision=half"], "precision must be float32 or bfloat16; got 'half'"),
+        (["precision=half"], "precision must be one of float32, bfloat16; got 'half'"),
+        (["kernel=cubic"], "kernel must be one of r2logr, r; got 'cubic'"),
+        (["eval_steps=0"], "eval_steps must be at least 1; got 0"),
+        (["attack_steps=-3"], "attack_steps must be at least 1; got -3"),
+        (["lr=nan"], "lr must be a positive number; got nan"),
+        (["alpha=0"], "alpha must be a positive number; got 0.0"),
+        (["radius=inf"], "radius and radii must be numbers, at least 0; got inf"),
+        (["radii=0,nan"], "radius and radii must be numbers"),
+        (["decay=2"], "decay must be a share from 0 to 1; got 2.0"),
+        (["seed=-1"], "seed must be at least 0; got -1"),
     ],
 )
 def test_settings_that_are_none_are_refused(settings, message):

@@ -1,12 +1,16 @@
 """The study's folder: killed and begun again, shared by runs and by processes, and never mixed."""
 
 import json
+import shutil
 import socket
 import time
 
+import pytest
 import torch
+from typer.testing import CliRunner
 
 from advreg.evaluation import Table
+from lumbar_disk.cli import app
 
 MODELS = ("P10_std", "P10_adv_rs")
 
@@ -105,3 +109,116 @@ def test_processes_that_torchrun_started_share_each_model(whole_study, start, ti
     assert apart(robust, robust_alone) < 0.2 * apart(robust_alone, alone)
     tables = [Table.load(folder / "models" / "P10_std" / "table.csv") for folder in (out, whole_study[0])]
     assert [row[:6] for row in tables[0].rows] == [row[:6] for row in tables[1].rows]
+
+
+@pytest.fixture
+def unfinished(whole_study, tmp_path):
+    """A study whose second model is still to be made."""
+    out = tmp_path / "out"
+    shutil.copytree(whole_study[0], out)
+    shutil.rmtree(out / "models" / "P10_adv_rs")
+    return out
+
+
+def ran(tiny, out, *words):
+    return CliRunner().invoke(app, ["study", *tiny, f"--out={out}", "--no-report", *words])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [cut, emptied])
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("models/P10_std/weights.pt", "Delete it, and run the same command again."),
+        ("data.npz", "Delete it, or choose another --out, and run the command again."),
+        ("study.json", "Restore it, or choose another folder than"),
+        ("virtual/P10/stream.json", "virtual/P10, and run the same command again."),
+        ("models/P10_std/model.json", "Delete it, and run the same command again."),
+    ],
+)
+def test_a_damaged_file_ends_the_command_in_one_sentence(unfinished, tiny, name, remedy, damage):
+    damage(unfinished / name)
+    before = (unfinished / name).read_bytes()
+    result = ran(tiny, unfinished)
+    assert result.exit_code == 2, result.output
+    assert f"lumbar-disk: {unfinished / name} is damaged, or is not what it should be: " in result.stderr
+    assert remedy in result.stderr
+    assert "Traceback" not in result.output
+    assert (unfinished / name).read_bytes() == before
+
+
+def test_a_damaged_journal_ends_the_command_in_one_sentence(whole_study, tiny, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole_study[0], out)
+    folder = out / "models" / "P10_adv_rs"
+    (folder / "model.json").unlink()
+    (folder / "journal").mkdir()
+    (folder / "journal" / "journal-0.jsonl").write_text("no journal\n")
+    result = ran(tiny, out)
+    assert result.exit_code == 2, result.output
+    assert "journal-0.jsonl is no journal" in result.stderr
+    assert f"Here: delete {folder / 'journal'} and run the same command again" in result.stderr
+    shutil.rmtree(folder / "journal")
+    assert ran(tiny, out).exit_code == 0
+    same(out, whole_study[0])
+
+
+def test_weights_that_were_deleted_are_made_again_where_another_model_starts_from_them(
+    whole_study, unfinished, tiny
+):
+    (unfinished / "models" / "P10_std" / "weights.pt").unlink()
+    table = (unfinished / "models" / "P10_std" / "table.csv").stat().st_mtime_ns
+    assert ran(tiny, unfinished).exit_code == 0
+    same(unfinished, whole_study[0])
+    assert (unfinished / "models" / "P10_std" / "table.csv").stat().st_mtime_ns == table
+    (unfinished / "models" / "P10_std" / "weights.pt").unlink()
+    assert ran(tiny, unfinished).exit_code == 0  # nothing is left that starts from them
+    assert not (unfinished / "models" / "P10_std" / "weights.pt").exists()
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set=test_patients=2"], "test_patients: then 1, now 2"),
+        (["--patients=5"], "was begun with another recipe or other data: arrays:"),
+        (["--set=seed=1"], "seed: then 0, now 1"),
+        (["--set=width=3"], "width must be an even number"),
+    ],
+)
+def test_a_refusal_leaves_the_folder_as_it_was(whole_study, tiny, words, message):
+    out, _ = whole_study
+    before = files(out)
+    result = ran(tiny, out, *words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert files(out) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data=spider", "--root=nowhere"], "no images/*_t2_SPACE.mha under nowhere"),
+        (["--data=phantom", "--patients=2", "--set=test_patients=2"], "cannot hold out 2 of 2 patients"),
+        (
+            ["--data=phantom", "--patients=2", "--set=test_patients=1"],
+            "components must be a whole number from 1 to",
+        ),
+    ],
+)
+def test_a_refusal_leaves_no_new_folder(tmp_path, words, message):
+    words = ["study", "--size=smoke", "--threads=1", f"--out={tmp_path / 'deep' / 'out'}", *words]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -54,6 +54,20 @@ def test_another_stream_is_refused_by_what_differs(stream, tmp_path):
         len(Stored(tmp_path / "elsewhere"))
 
 
+def test_a_shard_that_is_damaged_while_it_is_used_is_named_with_the_remedy(stream, tmp_path):
+    (shard,) = generate(stream, tmp_path, 4, shard=4)
+    data = bytearray(shard.read_bytes())
+    data[3000] ^= 1  # inside the images
+    shard.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"samples-0.*npz is damaged, .*Bad CRC.*Delete it, and run the same"
+    ):
+        Stored(tmp_path).at(torch.arange(4))
+    shard.unlink()
+    generate(stream, tmp_path, 4, shard=4)
+    assert len(Stored(tmp_path).at(torch.arange(4)).index) == 4
+
+
 SCRIPT = """
 import sys, pathlib, torch
 torch.set_num_threads(1)

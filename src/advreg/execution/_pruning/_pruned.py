@@ -21,7 +21,8 @@ from advreg.execution._frozen import frozen
 from advreg.execution._heads import heads
 from advreg.execution._pruning._cutting import Forward, cut
 from advreg.execution._pruning._tracing import Elsewhere, Traced, UntraceableError, ambient
-from advreg.execution._pruning._writes import differing, marks, restored
+from advreg.execution._pruning._writes import differing, marks
+from advreg.execution._state import restored
 
 MOST = 32  # cuts kept per model
 
@@ -235,7 +236,7 @@ def _checked(model: nn.Module, wanted: tuple[str | int, ...], x: Tensor) -> _Cut
 def _seen(model: Model, x: Tensor, wanted: Iterable[str | int]) -> list[Tensor]:
     """The heads, and the input gradient of a random projection of them."""
     point = x.clone().requires_grad_(x.is_floating_point())
-    output = model(point)
+    output = model(point.clone())  # one that writes in place must not meet a leaf
     found = [tensor for key in wanted for tensor in tensors(head(output, key, "output"))]
     smooth = [tensor for tensor in found if tensor.requires_grad]
     gradient: Sequence[Tensor | None] = []

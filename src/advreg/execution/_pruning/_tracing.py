@@ -20,7 +20,8 @@ from torch.utils import checkpoint
 
 from advreg._core.modules import compiled, hooks, of_torch
 from advreg._core.trees import tensors
-from advreg.execution._pruning._writes import Marks, Witness, differing, marks, restored, witnesses
+from advreg.execution._pruning._writes import Marks, Witness, differing, marks, witnesses
+from advreg.execution._state import restored
 
 
 class UntraceableError(Exception):

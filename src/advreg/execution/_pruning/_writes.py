@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import torch
@@ -64,29 +63,3 @@ def _entries(value: Any) -> list[Any]:
 def differing(before: Marks, after: Marks) -> set[tuple[nn.Module, str]]:
     """The attributes that were written."""
     return {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
-
-
-@contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Put back the attributes of all modules, and what their lists, sets and dictionaries hold.
-
-    Tensors written in place are not put back: `advreg.execution.frozen` does that for buffers.
-    """
-    own = [vars(module) for module in model.modules()]
-    inner = [
-        value for attributes in own for value in attributes.values() if isinstance(value, (dict, list, set))
-    ]
-    before = [(container, container.copy()) for container in (*own, *inner)]
-    try:
-        yield
-    finally:
-        for container, held in before:
-            if _identities(container) != _identities(held):
-                container.clear()
-                (container.extend if isinstance(container, list) else container.update)(held)
-
-
-def _identities(container: Any) -> list[Any]:
-    if isinstance(container, dict):
-        return [(key, id(value)) for key, value in container.items()]
-    return list(map(id, container))
