@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,37 +223,44 @@ def _apart(output: Output, y: Target, loss: PerExample, count: int, size: int) -
     Raises:
         ValueError: No way to cut the outputs gives the losses of the whole.
     """
-    many, goal = count * size, without_marks(y)
+    many = count * size
     places = [slice(first, first + size) for first in range(0, many, size)]
     structure = structure_of(output, many)
-    if not _plain(output, structure, size):
-        with torch.no_grad():
-            still = map_tensors(Tensor.detach, output)
-            several = cut(goal, structure_of(y, size), torch.arange(size).repeat(count), size)
-            try:
-                whole = one_per_example(loss(still, several), many, "a loss")
-            except Exception:  # noqa: BLE001 - a target that cannot be repeated; the loss of the parts tells
-                return [cut(output, structure, place, many) for place in places]
-            for structure in [structure, *alternatives(output, structure, many)]:  # noqa: B020 - its first
-                if _gives(loss, still, goal, structure, places, whole):
-                    break
-            else:
-                raise ValueError(
-                    "the outputs of clean and changed inputs, which went through the network as one batch, "
-                    "cannot be told apart: pass together=False, a pass for each"
-                )
+    if not _plain(output, structure, many, size):
+        structure = _told_apart(output, structure, y, loss, places)
     return [cut(output, structure, place, many) for place in places]
 
 
-def _plain(output: Output, structure: Structure, size: int) -> bool:
-    """Whether all that an output holds can only be the examples' own."""
+@torch.no_grad()
+def _told_apart(
+    output: Output, structure: Structure, y: Target, loss: PerExample, places: list[slice]
+) -> Structure:
+    """The structure of an output by which the losses of its parts are those of the whole."""
+    size, many, goal = places[0].stop, places[-1].stop, without_marks(y)
+    still, own = map_tensors(Tensor.detach, output), structure_of(y, size)
+    for target in [own, *alternatives(y, own, size)]:
+        with suppress(Exception):  # a target that is repeated by a wrong structure may raise anything
+            several = cut(goal, target, torch.arange(size).repeat(len(places)), size)
+            whole = one_per_example(loss(still, several), many, "a loss")
+            for other in [structure, *alternatives(output, structure, many)]:
+                if _gives(loss, still, goal, other, places, whole):
+                    return other
+    one_per_example(loss(cut(still, structure, places[0], many), goal), size, "a loss")  # what it says itself
+    raise ValueError(
+        "the outputs of clean and changed inputs, which went through the network as one batch, cannot be "
+        "told apart: pass together=False, a pass for each"
+    )
+
+
+def _plain(output: Output, structure: Structure, count: int, size: int) -> bool:
+    """Whether all in an output of `count` examples, in batches of `size`, is clearly theirs or shared."""
     if isinstance(structure, Nest):
         held = children(output) or {}
-        return all(_plain(value, structure.entries[key], size) for key, value in held.items())
-    table = isinstance(output, Tensor) and output.ndim == 2
+        return all(_plain(value, structure.entries[key], count, size) for key, value in held.items())
+    others = list(alternatives(output, structure, count))
     if structure is Kind.SHARED:
-        return not table
-    return isinstance(output, Tensor) and output.ndim > 1 and size > 1
+        return not others
+    return isinstance(output, Tensor) and output.ndim > 1 and size > 1 and others == [Kind.SHARED]
 
 
 def _gives(
