@@ -64,7 +64,7 @@ def square_attack(
     random signs and a random size between nothing and the radius, and the whole is projected. It is not the
     paper's L2 attack, and is weaker.
 
-    Costs `queries + 1` forward passes.
+    Costs `queries + 1` forward passes, and two of one example.
 
     Args:
         model: As for `pgd_attack`; no gradient is taken, of it or of the objective.
@@ -146,7 +146,8 @@ def score_attack(
     of g as it would of a gradient. Points at which the estimate is made may leave the ball by s, never box or
     mask; points of the result never.
 
-    Costs `steps * (2 * draws + 1) + 2` forward passes of the batch, `at_once` copies of it at a time.
+    Costs `steps * (2 * draws + 1) + 2` forward passes of the batch, `at_once` copies of it at a time, and
+    two of one example.
 
     Args:
         model: As for `pgd_attack`; no gradient is taken, of it or of the objective.
@@ -226,7 +227,7 @@ def random_noise(
 ) -> AttackResult:
     """The worst of some random points of the threat: the least that any attack must find.
 
-    Costs `draws + 1` forward passes.
+    Costs `draws + 1` forward passes, and two of one example.
 
     Args:
         model: As for `square_attack`.

@@ -54,7 +54,6 @@ def probed(
             target, index = part.y
             own = part._replace(y=target, structure=batch.structure)
             work = Probe(model, own, objective, judge, Keys(keys.seed, index))
-            work.meet(own.x, -1)
             search(work)
             return work.track
 
