@@ -88,7 +88,10 @@ def _changes(thing: Any) -> bool:
     if own.__module__.partition(".")[0] in ("numpy", "torch", "pandas") or not callable(thing):
         return False
     form = getattr(own, "at", None)
-    return callable(form) and bool(form(thing, 0.0) != form(thing, 1.0))
+    try:
+        return callable(form) and bool(form(thing, 0.0) != form(thing, 1.0))
+    except (TypeError, ValueError, LookupError):  # an `at` of another kind, as of a table
+        return False
 
 
 def check_kind(name: str, value: Any, kind: type, example: str) -> None:

@@ -105,7 +105,8 @@ def auto_attack(
         threat: Norm, radius, bounds and mask. The radius must be finite, since
             every run begins at random.
         budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
-            for each run, and one for the clean input, come on top.
+            for each run, one for the clean input, and two of one example for each of these, by which
+            assumptions are checked, come on top.
         execution: How the model is run; see `advreg.Execution`.
         seed: With `index`, decides all chance.
         index: Each example's place in its data set, int64 `(B,)`.

@@ -43,17 +43,19 @@ def pgd_attack(
 ) -> AttackResult:
     """Projected gradient ascent of an objective inside a threat around each input: the paper's Algorithm 1.
 
-    Costs `restarts * (steps + 1)` forward passes, one more at the clean input unless it begins there, and
-    `restarts * steps` gradients of the input; never a gradient of a parameter. Only what the heads that are
-    read need is computed (see `advreg.execution.pruned`). The model is left bit for bit as it was, also if
-    something raises (see `frozen`). Examples must not interact, and neither model nor objective may know of
-    the batch what is not in `x` or `y`: parts of it run one after another, and what is finished leaves it.
-    Randomness belongs to the example, by `seed` and `index`, so that results do not depend on the batch.
+    Costs `restarts * (steps + 1)` forward passes and `restarts * steps` gradients of the input, never one of
+    a parameter; and for the check of what every attack assumes one forward pass of the clean input and two
+    of one example. Only what the heads that are read need is computed (see `advreg.execution.pruned`). The
+    model is left bit for bit as it was, also if something raises (see `frozen`). Examples must not interact,
+    and neither model nor objective may know of the batch what is not in `x` or `y`: parts of it run one after
+    another, and what is finished leaves it. Randomness belongs to the example, by `seed` and `index`, so that
+    results do not depend on the batch.
 
     Args:
         model: Inputs to whatever the objective reads. Call `.eval()` on it first.
         x: Clean inputs `(B, *input)`, the centres of the threat.
-        y: The target that the objective compares with.
+        y: The target that the objective compares with, of any structure: tensors, arrays, mappings,
+            dataclasses, one entry for each example, flat rows; see `advreg.objectives.per_example`.
         objective: `(output, target) -> (B,)`, to be maximised. For one head of several, `on(key, f)`; for
             several at once `weighted`, `advreg.objectives.normalised` or `worst_head`. One with a method
             `at(share)`, as `advreg.objectives.SegPGD`, changes with the share of steps done.
@@ -81,7 +83,8 @@ def pgd_attack(
     Raises:
         TypeError: Inputs that are not floating point; an objective that does not return `(B,)`.
         ValueError: Inputs outside the bounds or not finite; a model that normalises by batch statistics;
-            an objective without a gradient, or not finite; options that contradict each other.
+            an objective without a gradient, or not finite; options that contradict each other. As an
+            `advreg.execution.AssumptionError`: examples interact, or two passes differ.
         KeyError: A head that output or target lacks.
 
     Warns:
