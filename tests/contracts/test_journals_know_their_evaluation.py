@@ -490,7 +490,7 @@ def test_versions_of_packages_count(monkeypatch, tmp_path, mine):
         return torch.as_tensor(scipy.expit((output - target).mean(1).numpy()))
 
     curve(tmp_path, error)
-    monkeypatch.setattr("advreg._core.fingerprint.package_version", lambda name: f"9.9 of {name}")
+    monkeypatch.setattr("advreg._core.fingerprint._walk.package_version", lambda name: f"9.9 of {name}")
     with pytest.raises(ValueError, match=r"differs in: .*package scipy \(.* there, 9.9 of scipy here\)"):
         curve(tmp_path, error)
 

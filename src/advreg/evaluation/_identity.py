@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advreg._core.code import package_version
-from advreg._core.fingerprint import describe, facts, weights
+from advreg._core.fingerprint import describe, facts, package_version, weights
 from advreg._core.trees import tensors
 from advreg._core.types import Model
 

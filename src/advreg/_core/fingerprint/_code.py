@@ -16,7 +16,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
-_LIBRARY = Path(__file__).parents[1]
+_LIBRARY = Path(__file__).parents[2]
 _PLACES = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 _PROGRAMS = ("__main__", "__mp_main__")  # the second where a process was spawned
 _NAMESPACES = (ModuleType, Namespace, SimpleNamespace)
