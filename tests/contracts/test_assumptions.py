@@ -10,6 +10,7 @@ from itertools import count as counting
 import numpy as np
 import pytest
 import torch
+from networks import seeded, uniform
 from torch import nn
 
 from advreg import Execution, J_IND_reg, Steepest, Threat, auto_attack, evaluate, linf, ood_attack, pgd_attack
@@ -21,16 +22,6 @@ from advreg.tasks import Task
 COUNT = 5
 OPTIONS = {"threat": Threat(linf, 0.1), "steps": 3, "rule": Steepest(0.4)}
 in_parts = pytest.mark.parametrize("parts", [None, 3], ids=["at once", "in parts"])
-
-
-def seeded(make):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return make()
-
-
-def inputs(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
 def attacked(model, x, y, objective=J_IND_reg, parts=None, **options):
@@ -126,7 +117,7 @@ REACHED = {
 
 @pytest.mark.parametrize("how", REACHED)
 def test_train_mode_is_told_however_a_network_is_reached(how):
-    net, x, y = seeded(Normalised).train(), inputs(COUNT, 4), inputs(COUNT, 2)
+    net, x, y = seeded(Normalised).train(), uniform(COUNT, 4), uniform(COUNT, 2)
     mean = net.layers[1].running_mean.clone()
     with pytest.raises(ValueError, match=r"BatchNorm1d.*(statistics of the batch|in train mode).*\.eval\(\)"):
         attacked(REACHED[how](net), x, y)
@@ -176,7 +167,7 @@ INTERACTING = (
 @pytest.mark.parametrize("function", INTERACTING)
 def test_examples_that_interact_by_a_function(function, parts):
     weight = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    told = refused(partial(function, weight=weight), inputs(COUNT, 4), inputs(COUNT, 2), parts=parts)
+    told = refused(partial(function, weight=weight), uniform(COUNT, 4), uniform(COUNT, 2), parts=parts)
     assert "whose examples do not interact" in told
     assert "statistics over the batch" in told
     assert "of example" in told
@@ -210,14 +201,14 @@ class Attending(nn.Module):
 @in_parts
 @pytest.mark.parametrize(("kind", "shape"), [(Recurrent, (7, 4, 3)), (Attending, (7, 3, 4))])
 def test_time_before_the_batch(kind, shape, parts):
-    net, x = seeded(kind).eval(), inputs(*shape)
-    told = refused(net, x, inputs(*shape[:2], 2), parts=parts)
+    net, x = seeded(kind).eval(), uniform(*shape)
+    told = refused(net, x, uniform(*shape[:2], 2), parts=parts)
     assert "time before the batch (batch_first=True" in told
 
     def turned(x):
         return net(x.transpose(0, 1)).transpose(0, 1)
 
-    assert (attacked(turned, x, inputs(*shape[:2], 2), parts=parts).gain >= 0).all()
+    assert (attacked(turned, x, uniform(*shape[:2], 2), parts=parts).gain >= 0).all()
 
 
 # State between calls
@@ -314,8 +305,8 @@ STATEFUL = {
 @in_parts
 @pytest.mark.parametrize("kind", STATEFUL)
 def test_state_between_calls(kind, parts):
-    net, x = seeded(kind).eval(), inputs(COUNT, 4)
-    told = refused(net, x, inputs(COUNT, 2), parts=parts)
+    net, x = seeded(kind).eval(), uniform(COUNT, 4)
+    told = refused(net, x, uniform(COUNT, 2), parts=parts)
     assert "state kept between calls" in told
     assert STATEFUL[kind] in told
     assert "reset it in the forward" in told
@@ -327,11 +318,11 @@ def test_state_of_a_function():
     def drifting(x):
         return x * (1 + 0.1 * next(calls))
 
-    assert "state kept between calls" in refused(drifting, inputs(COUNT, 4), inputs(COUNT, 4))
+    assert "state kept between calls" in refused(drifting, uniform(COUNT, 4), uniform(COUNT, 4))
 
 
 def test_a_state_that_is_reset_is_no_state():
-    net, x, y = seeded(Membrane).eval(), inputs(COUNT, 4), inputs(COUNT, 2)
+    net, x, y = seeded(Membrane).eval(), uniform(COUNT, 4), uniform(COUNT, 2)
 
     def fresh(x):
         net.kept = None
@@ -368,7 +359,7 @@ NOISES = {
 @pytest.mark.parametrize("noise", NOISES)
 def test_noise(noise, parts):
     draw = NOISES[noise]()
-    told = refused(lambda x: x + 0.1 * draw(x), inputs(COUNT, 4), inputs(COUNT, 4), parts=parts)
+    told = refused(lambda x: x + 0.1 * draw(x), uniform(COUNT, 4), uniform(COUNT, 4), parts=parts)
     assert "two passes on the same input differ" in told
     assert "noise drawn in the forward" in told
     assert "expectation(model, draws=20)" in told
@@ -382,8 +373,8 @@ def test_known_noise_is_attacked_and_told(noise):
     with pytest.warns(UserWarning, match="drew random numbers"):
         found = pgd_attack(
             lambda x: x + 0.1 * draw(x),
-            inputs(COUNT, 4),
-            inputs(COUNT, 4),
+            uniform(COUNT, 4),
+            uniform(COUNT, 4),
             execution=Execution(noisy=True),
             **options,
         )
@@ -392,14 +383,14 @@ def test_known_noise_is_attacked_and_told(noise):
 
 def test_dropout_in_train_mode():
     net = seeded(lambda: nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))).train()
-    assert "dropout in train mode" in refused(net, inputs(COUNT, 4), inputs(COUNT, 2))
+    assert "dropout in train mode" in refused(net, uniform(COUNT, 4), uniform(COUNT, 2))
 
 
 def test_an_objective_that_draws():
     def objective(output, target):
         return (output + torch.randn_like(output) - target).square().sum(1)
 
-    told = refused(lambda x: x, inputs(COUNT, 4), inputs(COUNT, 4), objective=objective)
+    told = refused(lambda x: x, uniform(COUNT, 4), uniform(COUNT, 4), objective=objective)
     assert "objective" in told
     assert "random" in told or "draw" in told
 
@@ -409,7 +400,7 @@ def test_an_objective_that_draws():
 
 def two_by_chance():
     """Two vectors that are as long as the batch by chance: one of them could be told, not both."""
-    y = {"points": inputs(COUNT, COUNT), "low": torch.arange(5.0), "high": torch.arange(5.0) ** 2}
+    y = {"points": uniform(COUNT, COUNT), "low": torch.arange(5.0), "high": torch.arange(5.0) ** 2}
 
     def objective(output, target):
         both = target["low"].sum() + target["high"].sum()
@@ -419,16 +410,16 @@ def two_by_chance():
 
 
 def outside_the_target():
-    held = inputs(COUNT, COUNT)
+    held = uniform(COUNT, COUNT)
     return None, lambda output, _: (output - held).square().sum(1)
 
 
 def averaged():
-    return inputs(COUNT, COUNT), lambda o, t: (o - t).square().mean().expand(len(o))
+    return uniform(COUNT, COUNT), lambda o, t: (o - t).square().mean().expand(len(o))
 
 
 def scaled_by_the_batch():
-    return inputs(COUNT, COUNT), lambda o, t: (o - t).square().sum(1) / len(o)
+    return uniform(COUNT, COUNT), lambda o, t: (o - t).square().sum(1) / len(o)
 
 
 def unmarked_rows():
@@ -456,7 +447,7 @@ TARGETS = {
 def test_targets_that_cannot_be_told(name, parts):
     make, word = TARGETS[name]
     y, objective = make()
-    told = refused(lambda x: 2 * x, inputs(COUNT, COUNT), y, objective=objective, parts=parts)
+    told = refused(lambda x: 2 * x, uniform(COUNT, COUNT), y, objective=objective, parts=parts)
     assert "must not depend on the rest of its batch" in told
     assert "advreg.objectives.shared(value)" in told
     assert word in told
@@ -464,11 +455,11 @@ def test_targets_that_cannot_be_told(name, parts):
 
 def test_a_mark_that_is_wrong():
     with pytest.raises(ValueError, match=r"per_example\(...\) must hold one entry for each of 5.*got 3"):
-        attacked(lambda x: x, inputs(COUNT, 4), per_example([1, 2, 3]))
+        attacked(lambda x: x, uniform(COUNT, 4), per_example([1, 2, 3]))
 
 
 def test_a_judge_and_a_stop_rule_are_examined_too():
-    x, y = inputs(COUNT, 4), inputs(COUNT, 4).flip(0)
+    x, y = uniform(COUNT, 4), uniform(COUNT, 4).flip(0)
     told = refused(lambda x: x, x, y, judge=lambda o, t: (o - t).square().mean().expand(len(o)))
     assert "judge" in told
     told = refused(lambda x: x, x, y, stop=lambda o, t: o.sum(1) > o.sum(1).mean())
@@ -482,7 +473,7 @@ def test_an_objective_that_squeezes_the_batch_away():
     def objective(output, target):
         return (output.squeeze() - target.squeeze()).square().sum(1)
 
-    x, y = inputs(COUNT, 4), inputs(COUNT, 1, 4)
+    x, y = uniform(COUNT, 4), uniform(COUNT, 1, 4)
     told = refused(lambda x: x[:, None], x, y, objective=objective, restarts=2)
     assert "squeezes the batch away" in told
     found = attacked(lambda x: x[:, None], x, y, objective=objective)  # where nothing is cut it is right
@@ -502,22 +493,22 @@ class Static(nn.Module):
 
 @pytest.mark.parametrize("options", [{"restarts": 2}, {"stop": lambda o, _: o[:, 0] > 9}, {"parts": 2}])
 def test_a_network_that_serves_batches_of_one_size(options):
-    net, x, y = seeded(Static).eval(), inputs(COUNT, 4), inputs(COUNT, 2)
+    net, x, y = seeded(Static).eval(), uniform(COUNT, 4), uniform(COUNT, 2)
     assert "batches of one size" in refused(net, x, y, **options)
     found = attacked(net, x, y)  # where the batch is never cut, there is nothing to refuse
     torch.testing.assert_close(found.value, J_IND_reg(net(found.x), y).detach())
 
 
 def test_a_second_input_that_stays_whole():
-    beside = inputs(COUNT, 4)
-    told = refused(lambda x: x + beside, inputs(COUNT, 4), inputs(COUNT, 4))
+    beside = uniform(COUNT, 4)
+    told = refused(lambda x: x + beside, uniform(COUNT, 4), uniform(COUNT, 4))
     assert "second input" in told
 
 
 def test_a_second_input_that_is_broadcast_over_one():
     """Of one example alone the sum has five rows."""
-    beside = inputs(COUNT, 4)
-    told = refused(lambda x: (x + beside)[: len(x)], inputs(COUNT, 4), inputs(COUNT, 4))
+    beside = uniform(COUNT, 4)
+    told = refused(lambda x: (x + beside)[: len(x)], uniform(COUNT, 4), uniform(COUNT, 4))
     assert "interact" in told
 
 
@@ -553,6 +544,6 @@ def test_every_entrance_refuses(name, broken):
     model = BROKEN[broken]()
     state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     with pytest.raises(AssumptionError):
-        ENTRANCES[name](model, inputs(COUNT, 4), inputs(COUNT, 4))
+        ENTRANCES[name](model, uniform(COUNT, 4), uniform(COUNT, 4))
     assert torch.equal(state[0], torch.get_rng_state())
     assert state[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from networks import seeded
 from networks.entrances import ENTRANCES, EXECUTIONS
 from torch import nn
 
@@ -13,12 +14,6 @@ from advreg.training import AdversarialLoss, Adversary
 
 THREAT = Threat(linf, 0.1)
 OPTIONS = {"objective": J_IND_reg, "threat": THREAT, "steps": 3, "rule": Steepest(0.4)}
-
-
-def seeded(make):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return make()
 
 
 def data():

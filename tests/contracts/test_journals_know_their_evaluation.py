@@ -586,6 +586,17 @@ def test_weights_and_data_made_under_inference_mode(tmp_path):
     assert evaluate(net, [(x, y)], metrics, journal=tmp_path / "clean") == evaluate(plain, [(X, Y)], metrics)
 
 
+WITH_GLOO = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="no gloo"
+)
+
+
+def surroundings():
+    """The environment of another process that imports what this one does."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
 SHARDED = """
 import sys, torch, torch.distributed as dist
 from functools import partial
@@ -627,12 +638,9 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="no gloo"
-)
+@WITH_GLOO
 def test_a_network_that_fully_shard_spreads_has_a_journal(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    environment = {**surroundings(), "MASTER_ADDR": "127.0.0.1"}
     command = [sys.executable, "-c", SHARDED, str(tmp_path / "journal"), str(tmp_path / "store")]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -665,12 +673,9 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="no gloo"
-)
+@WITH_GLOO
 def test_several_processes_may_differ_in_what_they_call_their_device_but_not_run_in_step(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    environment |= {"OMP_NUM_THREADS": "1"}
+    environment = surroundings()
     folder, store = str(tmp_path / "journal"), str(tmp_path / "store")
     both = [
         subprocess.Popen(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from networks import uniform
 from torch import nn
 from torch.nn import functional as F
 
@@ -44,20 +45,16 @@ def seeded(make):
     return made.eval() if isinstance(made, nn.Module) else made
 
 
-def inputs(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
-
-
 def images():
-    return inputs(COUNT, 3, 8, 8)
+    return uniform(COUNT, 3, 8, 8)
 
 
 def vectors():
-    return inputs(COUNT, 6)
+    return uniform(COUNT, 6)
 
 
 def sequences():
-    return inputs(COUNT, 7, 4)
+    return uniform(COUNT, 7, 4)
 
 
 class Wrapped(nn.Module):
@@ -419,7 +416,7 @@ KINDS = {
     "zero everywhere": lambda: objective(lambda o, _: o.sum(1).clamp(min=99) - 99, still=True),
     "zero at the clean inputs": at_the_answer,
     "large less large": lambda: objective(loss_by_hand, torch.tensor([0, 1, 2, 3, 0]), share=0.3),
-    "differences of products": lambda: objective(distance_by_products, inputs(COUNT, 4), share=1e-3),
+    "differences of products": lambda: objective(distance_by_products, uniform(COUNT, 4), share=1e-3),
     "objective of each": lambda: objective(lambda o, _: torch.stack([one.norm() for one in o])),
     "objective in float64": lambda: objective(lambda o, _: o.double().square().sum(1)),
     "negative": lambda: objective(lambda o, _: -o.square().sum(1)),
@@ -471,7 +468,7 @@ def test_an_honest_kind_is_not_refused(name, parts):
 
 @pytest.mark.parametrize("infinity", [torch.inf, -torch.inf])
 def test_an_infinite_judge(infinity):
-    net, x, y = seeded(lambda: nn.Linear(6, 4)), vectors(), inputs(COUNT, 4)
+    net, x, y = seeded(lambda: nn.Linear(6, 4)), vectors(), uniform(COUNT, 4)
     limit = (net(x) - y).detach().square().sum(1).median()
 
     def judge(output, target):
@@ -490,7 +487,7 @@ def test_an_infinite_judge(infinity):
 @pytest.mark.parametrize("count", [1, 2, 9, 33])
 def test_batches_of_any_size(count):
     net = seeded(lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2)))
-    x, y = inputs(count, 6), inputs(count, 2)
+    x, y = uniform(count, 6), uniform(count, 2)
     found = pgd_attack(net, x, y, objective=J_IND_reg, threat=Threat(linf, 0.05), steps=2)
     torch.testing.assert_close(found.value, J_IND_reg(net(found.x), y).detach())
 
@@ -500,7 +497,7 @@ def test_a_network_on_large_images_of_which_one_differs_by_rounding():
     net = seeded(
         lambda: nn.Sequential(nn.Conv2d(3, 16, 7, padding=3), nn.ReLU(), nn.Conv2d(16, 8, 3), nn.Tanh())
     )
-    x = inputs(3, 3, 48, 48)
+    x = uniform(3, 3, 48, 48)
     found = pgd_attack(
         net,
         x,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from networks import seeded, uniform
 from torch import nn
 
 from advreg import Execution, J_IND_reg, Steepest, Threat, linf, pgd_attack
@@ -16,18 +17,8 @@ THREAT = Threat(linf, 0.1)
 OPTIONS = {"objective": J_IND_reg, "threat": THREAT, "steps": 3, "rule": Steepest(0.4)}
 
 
-def seeded(make):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return make()
-
-
-def inputs(*shape):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
-
-
 def data():
-    return inputs(4, 6), inputs(4, 3).flip(0)
+    return uniform(4, 6), uniform(4, 3).flip(0)
 
 
 # State of modules. Each kind writes something at every call, and `seen` says what is there.
@@ -411,7 +402,7 @@ class Caching(nn.Module):
 @pytest.mark.parametrize("clears", [True, False], ids=["cleared by train", "never cleared"])
 @pytest.mark.parametrize("execution", [None, Execution(micro_batch=2), Execution("bfloat16")], ids=str)
 def test_no_cache_goes_stale_in_training(clears, execution):
-    net, x, y = Caching(clears).train(), inputs(4, 6), inputs(4, 6) + 1
+    net, x, y = Caching(clears).train(), uniform(4, 6), uniform(4, 6) + 1
     descent = torch.optim.SGD(net.parameters(), 0.1)
     terms = {"it": (0.5, Adversary(J_IND_reg, Threat(linf, 0.02), steps=2, execution=execution))}
     loss = AdversarialLoss(J_IND_reg, terms)
@@ -429,7 +420,7 @@ def test_no_cache_goes_stale_in_training(clears, execution):
 
 
 def test_a_cache_that_was_filled_before_is_kept():
-    net, x, y = Caching(clears=False).eval(), inputs(4, 6), inputs(4, 6)
+    net, x, y = Caching(clears=False).eval(), uniform(4, 6), uniform(4, 6)
     net(x)
     kept = net.cache["weight"], net.kept
     pgd_attack(net, x, y, **OPTIONS)

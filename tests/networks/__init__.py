@@ -15,6 +15,18 @@ def notes(module):
     return _NOTES.setdefault(module, [])
 
 
+def seeded(make):
+    """A network whose weights are the same in every process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
+
+
+def uniform(*shape):
+    """Inputs in [0, 1) that are the same in every process."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+
+
 class TwoHeads(nn.Module):
     """A contour (B, 5, 2) and mask logits (B, 1, 8, 8) from an image (B, 1, 8, 8)."""
 
