@@ -42,14 +42,16 @@ def test_an_example_leaves_at_its_first_point_that_qualifies(rule):
     found = pgd_attack(
         model, x, y, rule=rule, stop=lambda out, y: J_IND_reg(out["contour"], y["contour"]) > limit, **OPTIONS
     )
+    clean = J_IND_reg(two_heads()(x)["contour"], y["contour"]).detach()
+    values = torch.cat([clean[None], values])  # step -1 is the clean input
     reached = values > limit
     assert torch.equal(found.finished, reached.any(0))
     assert 0 < found.finished.sum() < 6
     first = reached.float().argmax(0)
-    assert torch.equal(found.step[found.finished], first[found.finished])
+    assert torch.equal(found.step[found.finished], first[found.finished] - 1)
     torch.testing.assert_close(found.value[found.finished], values[first, torch.arange(6)][found.finished])
     torch.testing.assert_close(found.value[~found.finished], values.amax(0)[~found.finished])
-    sizes = [6 - int((reached.cumsum(0) > 0)[n - 1].sum()) if n else 6 for n in range(13)]
+    sizes = [6 - int((reached.cumsum(0) > 0)[n].sum()) for n in range(13)]
     assert model.sizes[:3] == [6, 1, 1]  # the check of the clean inputs
     assert model.sizes[3:16] == sizes  # nobody is carried on who has finished
 
@@ -73,6 +75,7 @@ def test_restarts_go_on_with_those_that_are_left():
     assert climbing == sorted(climbing, reverse=True)  # the second run takes nobody back
     assert climbing[13] < 6
     assert clean == 6
+    assert climbing[0] <= 6
     assert climbing[-1] >= 6 - int(found.finished.sum())
     assert torch.equal(found.finished, J_IND_reg(two_heads()(found.x)["contour"], y["contour"]) > limit)
 
@@ -97,11 +100,36 @@ def test_per_example_radii_bounds_and_masks_go_along():
     assert threat.contains(found.x, x).all()
 
 
-def test_finished_at_once_means_no_step():
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_finished_at_once_means_no_step(keep):
     x, y = batch(3)
-    found = pgd_attack(two_heads(), x, y, stop=lambda out, y: torch.ones(len(out["mask"])) > 0, **OPTIONS)
+    model = Sizes().eval()
+    found = pgd_attack(
+        model, x, y, stop=lambda out, y: torch.ones(len(out["mask"])) > 0, keep=keep, **OPTIONS
+    )
     assert found.finished.all()
-    assert (found.step == 0).all()
+    clean = keep == "best"  # where the run ends, the clean input is no result
+    assert (found.step == (-1 if clean else 0)).all()
+    assert torch.equal(found.x, x) == clean
+    assert model.sizes == ([3, 1, 1] if clean else [3, 1, 1, 3])
+
+
+def test_a_clean_input_that_qualifies_is_finished_though_the_climb_never_is():
+    """The random start leaves the region that qualifies: what is kept, the clean input, still counts."""
+    x, y = torch.full((4, 2), 0.5), torch.zeros(4, 2)
+    found = pgd_attack(
+        torch.nn.Identity(),
+        x,
+        y,
+        objective=lambda out, y: -(out - 0.5).square().sum(1),
+        threat=Threat(linf, 0.1),
+        rule=Steepest(0.7),
+        stop=lambda out, y: (out - 0.5).abs().amax(1) < 1e-6,
+        steps=3,
+    )
+    assert torch.equal(found.x, x)
+    assert found.finished.all()
+    assert (found.step == -1).all()
 
 
 def test_a_stop_rule_that_says_no_bool_is_named():

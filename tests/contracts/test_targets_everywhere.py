@@ -316,7 +316,7 @@ def test_outputs_are_matched(form, execution):
     make, objective = FORMS[form]
     net, x_in, x_out = Outputs(make).eval(), inputs(), inputs().flip(0)
     before = paired(net, objective, x_out, x_in)
-    limit = float(before.quantile(0.7))
+    limit = float(before.quantile(0.375))  # between two values, since pairs of opposite places are alike
     found = ood_attack(
         net,
         x_in,

@@ -229,7 +229,7 @@ def _worst(
         better = worse(found.value, value[rows])
         at = rows[better]
         worst[at], value[at], member[at] = found.x[better], found.value[better].to(value.dtype), place
-        passes[rows] += torch.where(found.finished, found.step, steps)
+        passes[rows] += torch.where(found.finished, found.step.clamp(min=0), steps)
         left[rows] = ~found.finished
     names = tuple(entry.name for entry in task.members)
     return Worst(worst, task.sign * value, task.sign * clean, member, passes, names)

@@ -35,12 +35,13 @@ class Track(NamedTuple):
     moved: Tensor
 
     @staticmethod
-    def of(centre: Tensor) -> Track:
-        """Nothing met yet: worse than any point."""
+    def of(centre: Tensor, value: Tensor | None = None) -> Track:
+        """The centre alone is met, with its value `(B,)`; without one nothing, so that any point is worse."""
         place = torch.arange(len(centre), device=centre.device)
         never = torch.zeros_like(place, dtype=torch.bool)
         before = torch.full_like(place, -1)
-        value = centre.new_full(centre.shape[:1], -torch.inf)
+        if value is None:
+            value = centre.new_full(centre.shape[:1], -torch.inf)
         return Track(place, centre, value, before, never, never, before, never)
 
     def keeping(self, better: Tensor, x: Tensor, value: Tensor, step: int | Tensor) -> Track:

@@ -12,7 +12,7 @@ from torch import Tensor
 from advreg._core.checks import check_function, check_kind, check_objective, examples
 from advreg._core.keys import Keys
 from advreg._core.types import Model, Output, PerExample, Target
-from advreg.attacks._best import gain, worse
+from advreg.attacks._best import Track, gain, worse
 from advreg.attacks._result import AttackResult
 from advreg.attacks._run import Plan, judged, looked_at, report, search
 from advreg.execution import Batch, Execution, running
@@ -70,7 +70,8 @@ def pgd_attack(
         judge: `(output, target) -> (B,)`, what is really to become large, such as `negate(dice)`, where the
             objective is only its differentiable stand-in: the worst input, value and gain are in its terms.
         stop: `(output, target) -> (B,)` bool. An example for which it holds is finished: that point is its
-            result, and it leaves the batch, so that the others cost less.
+            result, and it leaves the batch, so that the others cost less. With `keep="best"` the clean input
+            is asked first.
         schedule: From the share of steps done, 0 to 1, to the factor on the radius, 1 in the end; see
             `Shrinking`. Only points inside the threat itself are results.
         execution: How the model is run; see `advreg.Execution`.
@@ -127,15 +128,16 @@ def pgd_attack(
     with running(model, heads_read(objective, judge, stop), batch.x, execution) as network:
         resized = restarts > 1 or stop is not None or len(x) > network.parts.size
         batch, clean = looked_at(network, plan, batch, resized=resized)
+        met = clean if plan.best else Track.of(batch.x)
         with network.quick() as quick:
-            track = search(quick, plan, batch, keys, network.parts)
+            track = search(quick, plan, batch, keys, network.parts, met)
         if network.rounds:
             look = partial(judged, network.exact, plan)
             track = track.again(network.parts.run(look, batch._replace(x=track.x)))
-    if keep == "best":
-        track = track.keeping(~track.finished & ~worse(track.value, clean), batch.x, clean, -1)
+    if plan.best:  # in the network's own precision
+        track = track.keeping(~track.finished & ~worse(track.value, clean.value), batch.x, clean.value, -1)
     report(track, tried=steps > 0)
-    return AttackResult(track.x, track.value, gain(track.value, clean), track.step, track.finished)
+    return AttackResult(track.x, track.value, gain(track.value, clean.value), track.step, track.finished)
 
 
 def _check_options(steps: Any, restarts: Any, keep: str, *, random_start: bool) -> None:

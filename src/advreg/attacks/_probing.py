@@ -63,9 +63,9 @@ def probed(
         if network.rounds:
             look = partial(judged, network.exact, plan)
             track = track.again(network.parts.run(look, batch._replace(x=track.x)))
-        track = track.keeping(~worse(track.value, clean), batch.x, clean, -1)
+        track = track.keeping(~worse(track.value, clean.value), batch.x, clean.value, -1)
     report(track, tried=False)
-    return AttackResult(track.x, track.value, gain(track.value, clean), track.step, track.finished)
+    return AttackResult(track.x, track.value, gain(track.value, clean.value), track.step, track.finished)
 
 
 @dataclass(eq=False)

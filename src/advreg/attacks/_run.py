@@ -90,14 +90,13 @@ class Plan(NamedTuple):
 
 
 @torch.inference_mode(mode=False)
-def search(model: Model, plan: Plan, whole: Batch, keys: Keys, parts: Parts) -> Track:
-    """Climb from every start: each example's track.
+def search(model: Model, plan: Plan, whole: Batch, keys: Keys, parts: Parts, track: Track) -> Track:
+    """Climb from every start, whatever is not finished in the track so far: each example's track.
 
     Restarts of few examples run together, as further examples, up to the size of a part; with a stop rule one
     after the other, since an example that is finished needs no further one.
     """
     count = len(whole.x)
-    track = Track.of(whole.x)
     together = 1 if plan.stop is not None else max(1, parts.size // count)
     for first in range(0, plan.restarts, together):
         restarts = range(first, min(first + together, plan.restarts))
@@ -124,8 +123,8 @@ def climbed(model: Model, plan: Plan, batch: Batch) -> Track:
 
 
 @torch.inference_mode(mode=False)
-def looked_at(network: Running, plan: Plan, batch: Batch, *, resized: bool) -> tuple[Batch, Tensor]:
-    """Test an attack's assumptions on the clean inputs; the batch with its structure, and its values, `(B,)`.
+def looked_at(network: Running, plan: Plan, batch: Batch, *, resized: bool) -> tuple[Batch, Track]:
+    """Test an attack's assumptions on the clean inputs; the batch with its structure, and the track there.
 
     Raises:
         TypeError: A function that does not return `(B,)`.
@@ -146,7 +145,9 @@ def looked_at(network: Running, plan: Plan, batch: Batch, *, resized: bool) -> t
             f"the objective or its gradient is not finite for {examples(~objective.isfinite())}, first on "
             f"the clean input: {remedy}"
         )
-    return batch, values.get("judge", objective)
+    value = values.get("judge", objective)
+    track = Track.of(batch.x, value)
+    return batch, track if plan.stop is None else track._replace(finished=values["stop rule"].bool())
 
 
 @torch.inference_mode(mode=False)
