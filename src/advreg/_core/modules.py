@@ -78,6 +78,13 @@ def modules_of(model: Any) -> list[nn.Module]:
     return list(found.values())
 
 
+def named_modules(model: Any) -> list[tuple[str, nn.Module]]:
+    """The modules that a model runs, with their names; of a function those that it reaches."""
+    if isinstance(model, nn.Module):
+        return list(model.named_modules())
+    return [pair for root in roots(modules_of(model)) for pair in root.named_modules()]
+
+
 def reached(function: Any) -> Iterator[tuple[Any, bool]]:
     """What a function consists of, itself included, and whether a plain function stands around it.
 

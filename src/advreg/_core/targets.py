@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from advreg._core.trees import children, rebuilt
+from advreg._core.trees import children, rebuilt, tensors
 
 NUMBERS = ("batch_idx", "batch_index", "image_idx", "image_index", "img_idx", "sample_idx")
 """Keys under which mappings of flat rows carry the number of each row's image."""
@@ -231,6 +232,37 @@ def following(parts: Sequence[Any], sizes: Sequence[int], structure: Numbered) -
         else:
             held[key] = value
     return rebuilt(first, held)
+
+
+def inputs_structure(tree: Any, count: int) -> Structure:
+    """How the inputs of a model belong to `count` examples: one tensor, or each of several by itself."""
+    held = None if isinstance(tree, Tensor) else children(tree)
+    if held is None:
+        return structure_of(tree, count)
+    return Nest({key: structure_of(value, count) for key, value in held.items()})
+
+
+def joined(parts: Sequence[Any], sizes: Sequence[int], structure: Structure) -> Any:
+    """Batches without marks, of so many examples each, one after another; what is shared comes once."""
+    first = parts[0]
+    if structure is Kind.SHARED:
+        return first
+    if isinstance(structure, Numbered):
+        return following(parts, sizes, structure)
+    if isinstance(structure, Nest):
+        held = [children(part) or {} for part in parts]
+        entries = structure.entries
+        return rebuilt(
+            first, {key: joined([one[key] for one in held], sizes, entries[key]) for key in held[0]}
+        )
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    return np.concatenate(parts) if isinstance(first, np.ndarray) else type(first)(chain(*parts))
+
+
+def count_of(inputs: Any) -> int:
+    """The number of examples of a model's inputs: the length of their first tensor."""
+    return next((len(tensor) for tensor in tensors(bare(inputs)) if tensor.ndim), 0)
 
 
 def _numbered(tree: Any, structure: Numbered, some: Tensor | slice, count: int) -> Any:

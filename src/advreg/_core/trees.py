@@ -122,7 +122,7 @@ def head(tree: Any, key: str | int, name: str) -> Any:
     raise KeyError(
         f"the {name} has no head {key!r}; it is a {type(tree).__name__}"
         + (f" with heads {has}" if has else " without heads: pass the function itself, without on(...)")
-        + ("" if name == "output" else "; build the target like the model's output")
+        + ("" if name in ("output", "input") else "; build the target like the model's output")
     )
 
 

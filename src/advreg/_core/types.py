@@ -7,12 +7,12 @@ Shapes: `B` is the batch, `*input` the shape of one input of any rank, `K` the p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
+Input: TypeAlias = Any
+"""What a model takes: one tensor `(B, *input)`, or any structure of which some tensors are attacked."""
 
 
 Output: TypeAlias = Any
@@ -23,8 +23,8 @@ Target: TypeAlias = Any
 """Whatever the user has to compare an output with: usually built like the output."""
 
 
-Model: TypeAlias = Callable[[Tensor], Output]
-"""Inputs `(B, *input)` to outputs; a `torch.nn.Module` or any callable."""
+Model: TypeAlias = Callable[[Input], Output]
+"""Inputs to outputs; a `torch.nn.Module` or any callable."""
 
 
 PerExample: TypeAlias = Callable[[Output, Target], Tensor]

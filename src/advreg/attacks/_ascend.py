@@ -13,7 +13,7 @@ from advreg._core.checks import one_per_example
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import take
 from advreg.rules import Here, Rule
-from advreg.threats import Threat
+from advreg.threats import Product, Threat
 
 ValueAndGradient: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points `(B, *input)` to values `(B,)` and gradients `(B, *input)`; see `value_and_gradient`."""
@@ -39,7 +39,7 @@ def ascend(
     function: ValueAndGradient,
     centre: Tensor,
     *,
-    threat: Threat,
+    threat: Threat | Product,
     rule: Rule[Any],
     start: Tensor | None = None,
     steps: int | None = None,
@@ -202,14 +202,9 @@ def _stretch(factor: Callable[[int], float], number: int, steps: int | None) -> 
     return first - 1, last
 
 
-def _length(rule: Rule[Any], threat: Threat, centre: Tensor) -> float | Tensor:
-    """The paper's alpha: the size of a step in the units of the input, a number or one for each example."""
-    if not rule.relative:
-        return rule.size
-    if isinstance(threat.radius, Tensor):
-        alpha = (rule.size * threat.radius.double()).to(centre.dtype)
-        return per_example(alpha.expand(len(centre)), centre)
-    return rule.size * threat.radius
+def _length(rule: Rule[Any], threat: Threat | Product, centre: Tensor) -> float | Tensor:
+    """The paper's alpha: the size of a step in the units of the input, to broadcast against it."""
+    return threat.length(rule.size, centre) if rule.relative else rule.size
 
 
 def _gradient(value: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
-from advreg._core.types import Model, Target
+from advreg._core.types import Input, Model, Target
 from advreg.attacks._best import worse
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
@@ -21,7 +20,7 @@ from advreg.attacks._run import measured
 from advreg.execution import Batch, Execution
 from advreg.objectives import Within, negate, on
 from advreg.tasks import Task
-from advreg.threats import Threat
+from advreg.threats import Threats
 
 _RUN = 30  # the number of runs is the root of the budget over this, so that both they and their length grow
 
@@ -31,7 +30,7 @@ class Worst:
     """The worst that was found for one head.
 
     Attributes:
-        x: Adversarial inputs inside the threat, `(B, *input)`.
+        x: Adversarial inputs inside the threat, `(B, *input)`, or all inputs of a model of several.
         value: The task's metric there, `(B,)`.
         clean: The task's metric at the clean inputs, `(B,)`.
         member: Which of `names` found it, `(B,)` int64; -1 for the clean input itself.
@@ -39,7 +38,7 @@ class Worst:
         names: The members' names.
     """
 
-    x: Tensor
+    x: Input
     value: Tensor
     clean: Tensor
     member: Tensor
@@ -65,7 +64,7 @@ class AutoResult:
         return self.heads[key]
 
     @property
-    def x(self) -> Tensor:
+    def x(self) -> Input:
         """The worst inputs, where one head alone was attacked, as `evaluate` asks for them."""
         if len(self.heads) > 1:
             raise AttributeError(
@@ -77,11 +76,11 @@ class AutoResult:
 
 def auto_attack(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     heads: Mapping[str | int, Task],
-    threat: Threat,
+    threat: Threats,
     budget: int = 500,
     execution: Execution | None = None,
     seed: int = 0,
@@ -98,12 +97,11 @@ def auto_attack(
 
     Args:
         model: As for `pgd_attack`.
-        x: Clean inputs `(B, *input)`.
+        x: Clean inputs `(B, *input)`; of a model of several inputs as for `pgd_attack`.
         y: The target.
         heads: By the key of the head, "" for a model whose output is the head itself, what it is for; see
             `advreg.tasks`: `masks()`, `points()`, `outlines(size)`, or a `Task` of your own.
-        threat: Norm, radius, bounds and mask. The radius must be finite, since
-            every run begins at random.
+        threat: As for `pgd_attack`. The radius must be finite, since every run begins at random.
         budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
             for each run, one for the clean input, and two of one example for each of these, by which
             assumptions are checked, come on top.
@@ -139,9 +137,8 @@ def auto_attack(
     check_tasks(heads)
     if budget < 1:
         raise ValueError(f"budget must be 1 pass or more; got {budget}")
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
-    keys, batch = Keys.of(x, seed, index), Batch(x.detach(), y, threat)
+    batch = Batch.of(x, y, threat)
+    keys = Keys.of(batch.x, seed, index)
     attack = partial(pgd_attack, model, execution=execution)
     found = {}
     for key, task in heads.items():
@@ -214,10 +211,8 @@ def _worst(
         rows = left.nonzero().flatten()
         some = batch.take(left)
         found = attack(
-            some.x,
-            some.marked(),
+            **some.arguments(),
             objective=on(key, chosen.objective),
-            threat=some.threat,
             rule=chosen.rule,
             steps=steps,
             judge=judge,
@@ -228,8 +223,12 @@ def _worst(
         )
         better = worse(found.value, value[rows])
         at = rows[better]
-        worst[at], value[at], member[at] = found.x[better], found.value[better].to(value.dtype), place
+        worst[at], value[at], member[at] = (
+            batch.attacked(found.x)[better],
+            found.value[better].to(value.dtype),
+            place,
+        )
         passes[rows] += torch.where(found.finished, found.step.clamp(min=0), steps)
         left[rows] = ~found.finished
     names = tuple(entry.name for entry in task.members)
-    return Worst(worst, task.sign * value, task.sign * clean, member, passes, names)
+    return Worst(batch.inputs(worst), task.sign * value, task.sign * clean, member, passes, names)

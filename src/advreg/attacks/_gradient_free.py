@@ -11,16 +11,15 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.types import Input, Model, PerExample, Target
 from advreg.attacks._ascend import ascend
 from advreg.attacks._probing import Probe, check_counts, check_positive, probed, stripes
 from advreg.attacks._result import AttackResult
 from advreg.execution import Batch, Execution
 from advreg.rules import Momentum, Rule
-from advreg.threats import Threat
+from advreg.threats import Threats
 
 Directions: TypeAlias = Literal["rademacher", "normal"]
 """Of random directions: signs, as in SPSA, or normal numbers, as in NES."""
@@ -37,11 +36,11 @@ _SQUARE, _SCORE, _NOISE = 1, 2, 3  # each attack draws from keys of its own
 
 def square_attack(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     objective: PerExample,
-    threat: Threat,
+    threat: Threats,
     queries: int = 500,
     p: float = 0.3,
     judge: PerExample | None = None,
@@ -68,7 +67,8 @@ def square_attack(
 
     Args:
         model: As for `pgd_attack`; no gradient is taken, of it or of the objective.
-        x: Clean inputs, `(B, *input)`.
+        x: Clean inputs, `(B, *input)`; of a model of several inputs, of which one is attacked, as for
+            `pgd_attack`.
         y: The target that the objective compares with.
         objective: `(output, target) -> (B,)`, to be maximised.
         threat: Norm, finite radius, bounds and mask.
@@ -102,11 +102,10 @@ def square_attack(
     Source:
         Andriushchenko et al., Square Attack, arXiv:1912.00049, Algorithms 1 and 2, section 3.3.
     """
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
+    batch = Batch.single(x, y, threat)
     check_counts(queries=queries)
     check_positive("p", p, 1.0)
-    keys = Keys.of(x, seed, index).fold_in(_SQUARE)
+    keys = Keys.of(batch.x, seed, index).fold_in(_SQUARE)
 
     def search(work: Probe) -> None:
         centre = work.centre
@@ -119,16 +118,16 @@ def square_attack(
             better = value > best
             at, best = torch.where(per_example(better, at), tried, at), torch.where(better, value, best)
 
-    return probed(search, model, Batch(x.detach(), y, threat), keys, objective, judge, execution)
+    return probed(search, model, batch, keys, objective, judge, execution)
 
 
 def score_attack(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     objective: PerExample,
-    threat: Threat,
+    threat: Threats,
     rule: Rule[Any] = _RULE,
     steps: int = 25,
     draws: int = 10,
@@ -188,13 +187,12 @@ def score_attack(
         Uesato et al., arXiv:1802.05666, section 4.1 (SPSA); Ilyas et al., arXiv:1804.08598, section 2.1
         (NES).
     """
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
+    batch = Batch.single(x, y, threat)
     check_counts(steps=steps, draws=draws, at_once=at_once)
     check_positive("reach", reach)
     if directions not in get_args(Directions):
         raise ValueError(f"directions must be one of {get_args(Directions)}; got {directions!r}")
-    keys = Keys.of(x, seed, index).fold_in(_SCORE)
+    keys = Keys.of(batch.x, seed, index).fold_in(_SCORE)
 
     def search(work: Probe) -> None:
         done = count()
@@ -209,16 +207,16 @@ def score_attack(
         *_, last = climb
         work.meet(last.x, steps)
 
-    return probed(search, model, Batch(x.detach(), y, threat), keys, objective, judge, execution)
+    return probed(search, model, batch, keys, objective, judge, execution)
 
 
 def random_noise(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     objective: PerExample,
-    threat: Threat,
+    threat: Threats,
     draws: int = 50,
     judge: PerExample | None = None,
     execution: Execution | None = None,
@@ -260,13 +258,12 @@ def random_noise(
     Source:
         Carlini et al., On evaluating adversarial robustness, arXiv:1902.06705, section 4.3 (brute force).
     """
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
+    batch = Batch.single(x, y, threat)
     check_counts(draws=draws)
-    keys = Keys.of(x, seed, index).fold_in(_NOISE)
+    keys = Keys.of(batch.x, seed, index).fold_in(_NOISE)
 
     def search(work: Probe) -> None:
         for draw in range(draws):
             work.meet(work.threat.sample(work.centre, work.keys.fold_in(draw)), draw)
 
-    return probed(search, model, Batch(x.detach(), y, threat), keys, objective, judge, execution)
+    return probed(search, model, batch, keys, objective, judge, execution)

@@ -9,15 +9,15 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_kind
 from advreg._core.targets import bare
-from advreg._core.types import Model, Output, PerExample, Target
+from advreg._core.trees import map_tensors
+from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
-from advreg.execution import Execution, frozen
+from advreg.execution import Batch, Execution, frozen
 from advreg.objectives import Within
 from advreg.rules import Rule
-from advreg.threats import Threat
+from advreg.threats import Threats
 
 
 class AttackOptions(TypedDict, total=False):
@@ -25,7 +25,7 @@ class AttackOptions(TypedDict, total=False):
 
     rule: Rule[Any]
     steps: int
-    start: Tensor | None
+    start: Input | None
     random_start: bool
     restarts: int
     keep: Literal["best", "last"]
@@ -51,11 +51,11 @@ class OODResult(AttackResult):
 
 def ood_attack(
     model: Model,
-    x_in: Tensor | None,
-    x_out: Tensor,
+    x_in: Input | None,
+    x_out: Input,
     *,
     objective: PerExample,
-    threat: Threat,
+    threat: Threats,
     target: Target | None = None,
     match: Mapping[str, Within] | None = None,
     **options: Unpack[AttackOptions],
@@ -70,7 +70,7 @@ def ood_attack(
         x_in: In-distribution inputs, `(B, *input)`, each the partner of one of `x_out`; one alone is the
             partner of all. None where `target` is given.
         x_out: Out-of-distribution inputs, `(B, *input)`: the centres, and where the attack begins. One alone
-            is the partner of all of `x_in`.
+            is the partner of all of `x_in`. Of a model of several inputs both are as for `pgd_attack`.
         objective: What grows as the outputs come together, such as `on("mask", J_OOD_seg)`.
         threat: The paper's is `Threat(l2, 40.0)` around a 128 x 128 image; `Threat(l2, math.inf)` leaves the
             box alone.
@@ -97,14 +97,12 @@ def ood_attack(
     Source:
         Chen et al., section 2.3, Eqs 6 and 7; Liang et al., arXiv:2009.08016.
     """
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
     if (x_in is None) == (target is None):
         raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
     if x_in is not None:
-        x_in, x_out = _paired(x_in, x_out)
-        threat.validate(x_in)
+        x_in, x_out = _paired(Batch.of(x_in, None, threat), Batch.of(x_out, None, threat))
         with frozen(model), torch.no_grad():
-            target = model(x_in.clone())
+            target = model(map_tensors(Tensor.clone, x_in))
     conditions = match or {}
 
     def stop(output: Output, wanted: Target) -> Tensor:
@@ -122,21 +120,19 @@ def ood_attack(
     closeness, matched = {}, {}
     if conditions:
         with frozen(model), torch.no_grad():
-            output, wanted = model(found.x.clone()), bare(target)
+            output, wanted = model(map_tensors(Tensor.clone, found.x)), bare(target)
             closeness = {name: condition.function(output, wanted) for name, condition in conditions.items()}
             matched = {name: condition(output, wanted) for name, condition in conditions.items()}
     return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
 
 
-def _paired(x_in: Tensor, x_out: Tensor) -> tuple[Tensor, Tensor]:
-    """One to one; one alone with all of the other."""
-    if len(x_in) == len(x_out):
-        return x_in, x_out
-    if 1 not in (len(x_in), len(x_out)):
+def _paired(inside: Batch, outside: Batch) -> tuple[Input, Input]:
+    """The inputs of both, one to one; one alone with all of the other."""
+    few, many = sorted((len(inside.x), len(outside.x)))
+    if few not in (many, 1):
         raise ValueError(
-            f"x_in and x_out must pair one to one, or one with all; got {len(x_in)} and {len(x_out)}: repeat "
-            "the shorter, for example x_out.repeat_interleave(n, dim=0)"
+            f"x_in and x_out must pair one to one, or one with all; got {len(inside.x)} and "
+            f"{len(outside.x)}: repeat the shorter, for example x_out.repeat_interleave(n, dim=0)"
         )
-    count = max(len(x_in), len(x_out))
-    x_in, x_out = (x.expand(count, *x.shape[1:]) if len(x) == 1 else x for x in (x_in, x_out))
-    return x_in, x_out.contiguous()
+    x_in, x_out = (one.repeat(many // len(one.x)) for one in (inside, outside))
+    return x_in.inputs(), x_out.arguments()["x"]

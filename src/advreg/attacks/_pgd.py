@@ -9,28 +9,28 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from advreg._core.checks import check_function, check_kind, check_objective, examples
+from advreg._core.checks import check_function, check_objective
 from advreg._core.keys import Keys
-from advreg._core.types import Model, Output, PerExample, Target
+from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.attacks._best import Track, gain, worse
 from advreg.attacks._result import AttackResult
 from advreg.attacks._run import Plan, judged, looked_at, report, search
 from advreg.execution import Batch, Execution, running
 from advreg.objectives import heads_read
 from advreg.rules import Adamax, Rule
-from advreg.threats import Threat
+from advreg.threats import Threats
 
 
 def pgd_attack(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     objective: PerExample,
-    threat: Threat,
+    threat: Threats,
     rule: Rule[Any] = Adamax(0.2),
     steps: int = 100,
-    start: Tensor | None = None,
+    start: Input | None = None,
     random_start: bool = True,
     restarts: int = 1,
     keep: Literal["best", "last"] = "best",
@@ -53,16 +53,19 @@ def pgd_attack(
 
     Args:
         model: Inputs to whatever the objective reads. Call `.eval()` on it first.
-        x: Clean inputs `(B, *input)`, the centres of the threat.
+        x: Clean inputs `(B, *input)`, the centres of the threat. Or whatever a model of several inputs takes,
+            a mapping, tuple or dataclass, in which `threat` names the tensors that are attacked; the others
+            are cut, repeated and moved along with their examples, as targets are.
         y: The target that the objective compares with, of any structure: tensors, arrays, mappings,
             dataclasses, one entry for each example, flat rows; see `advreg.objectives.per_example`.
         objective: `(output, target) -> (B,)`, to be maximised. For one head of several, `on(key, f)`; for
             several at once `weighted`, `advreg.objectives.normalised` or `worst_head`. One with a method
             `at(share)`, as `advreg.objectives.SegPGD`, changes with the share of steps done.
-        threat: Norm, radius, bounds and mask.
+        threat: Norm, radius, bounds and mask. Of several inputs those that are attacked, each with its own,
+            by key or place: `{"image": Threat(linf, 0.03), "age": Threat(l2, 1.0, bounds=None)}`.
         rule: How a step is made; by default the paper's, Adamax with alpha = radius / 5.
         steps: Gradient steps of each run; the paper takes 100.
-        start: The paper's x_init, `(B, *input)`, where it differs from `x`.
+        start: The paper's x_init, like `x`, where it differs from `x`.
         random_start: Begin at a random point of the threat, as the paper does.
         restarts: Independent runs, each from another random start; the best is kept per example.
         keep: "best": the worst input met, the clean one included, so that the gain is never negative.
@@ -86,7 +89,7 @@ def pgd_attack(
         ValueError: Inputs outside the bounds or not finite; a model that normalises by batch statistics;
             an objective without a gradient, or not finite; options that contradict each other. As an
             `advreg.execution.AssumptionError`: examples interact, or two passes differ.
-        KeyError: A head that output or target lacks.
+        KeyError: A head that output or target lacks; an input that `x` lacks.
 
     Warns:
         UserWarning: The gradient of an example is zero at every step; the model drew random numbers; memory
@@ -109,24 +112,13 @@ def pgd_attack(
     check_objective(objective)
     if judge is not None:
         check_function("judge", judge)
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
-    if start is not None and (start.shape != x.shape or start.dtype != x.dtype):
-        raise ValueError(
-            f"start must be like x, {x.dtype} of shape {tuple(x.shape)}; got {start.dtype} of shape "
-            f"{tuple(start.shape)}"
-        )
-    if start is not None and bool((sick := threat.free(x) & ~start.isfinite()).any()):
-        raise ValueError(
-            f"start must be finite where inputs may change; got NaN or infinity in {examples(sick)}"
-        )
-    keys = Keys.of(x, seed, index)
+    batch = Batch.of(x, y, threat, start)
+    keys = Keys.of(batch.x, seed, index)
     plan = Plan(objective, rule, steps, judge, stop, schedule, restarts, random_start, keep == "best")
     if plan.factor(steps) != 1:
         raise ValueError(f"schedule must be 1 in the end; got {plan.factor(steps)} after {steps} steps")
-    batch = Batch(x.detach(), y, threat, start)
-    with running(model, heads_read(objective, judge, stop), batch.x, execution) as network:
-        resized = restarts > 1 or stop is not None or len(x) > network.parts.size
+    with running(model, heads_read(objective, judge, stop), batch.inputs(), execution) as network:
+        resized = restarts > 1 or stop is not None or len(batch.x) > network.parts.size
         batch, clean = looked_at(network, plan, batch, resized=resized)
         met = clean if plan.best else Track.of(batch.x)
         with network.quick() as quick:
@@ -137,7 +129,8 @@ def pgd_attack(
     if plan.best:  # in the network's own precision
         track = track.keeping(~track.finished & ~worse(track.value, clean.value), batch.x, clean.value, -1)
     report(track, tried=steps > 0)
-    return AttackResult(track.x, track.value, gain(track.value, clean.value), track.step, track.finished)
+    found = batch.inputs(track.x)
+    return AttackResult(found, track.value, gain(track.value, clean.value), track.step, track.finished)
 
 
 def _check_options(steps: Any, restarts: Any, keep: str, *, random_start: bool) -> None:

@@ -16,7 +16,7 @@ from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
 from advreg._core.targets import Kind, Nest
 from advreg._core.tensors import per_example, rows
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.types import Model, PerExample
 from advreg.attacks._best import Track, gain, joined, worse
 from advreg.attacks._result import AttackResult
 from advreg.attacks._run import Plan, judged, looked_at, report
@@ -45,7 +45,7 @@ def probed(
             "for linf the width of the bounds"
         )
     plan = Plan(objective, Steepest(), 0, judge)
-    with running(model, heads_read(objective, judge), batch.x, execution) as network, torch.no_grad():
+    with running(model, heads_read(objective, judge), batch.inputs(), execution) as network, torch.no_grad():
         batch, clean = looked_at(network, plan, batch, resized=True)
         assert batch.structure is not None
         indexed = Nest({0: batch.structure, 1: Kind.ROWS})  # so that keys are cut with their examples
@@ -65,7 +65,9 @@ def probed(
             track = track.again(network.parts.run(look, batch._replace(x=track.x)))
         track = track.keeping(~worse(track.value, clean.value), batch.x, clean.value, -1)
     report(track, tried=False)
-    return AttackResult(track.x, track.value, gain(track.value, clean.value), track.step, track.finished)
+    return AttackResult(
+        batch.inputs(track.x), track.value, gain(track.value, clean.value), track.step, track.finished
+    )
 
 
 @dataclass(eq=False)
@@ -94,11 +96,12 @@ class Probe:
     @property
     def threat(self) -> Threat:
         """Where they may move."""
+        assert isinstance(self.batch.threat, Threat)  # as `Batch.single` has seen to
         return self.batch.threat
 
-    def scores(self, x: Tensor, y: Target) -> tuple[Tensor, Tensor]:
-        """Objective and judge at some points."""
-        output = self.model(x)
+    def scores(self, x: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Objective and judge at some points of the examples of a batch."""
+        output, y = self.model(batch.inputs(x)), batch.y
         value = one_per_example(self.objective(output, y), len(x), "an objective")
         if self.judge is None:
             return value, value
@@ -107,7 +110,7 @@ class Probe:
 
     def meet(self, x: Tensor, step: int) -> Tensor:
         """Keep points that are worse than the worst so far; the objective there, `(B,)`."""
-        value, score = self.scores(x, self.batch.y)
+        value, score = self.scores(x, self.batch)
         seen = self.track.seeing(value, None, step)
         self.track = seen.keeping(worse(score, seen.value), x, score, step)
         return value
@@ -142,7 +145,7 @@ class Probe:
                 u = u * self.threat.mask.to(at.device)
             points = torch.cat([at + length * u, at - length * u]).flatten(0, 1)
             copies = 2 * len(u)
-            values, _ = self.scores(self.boxed(points, copies), self.batch.repeat(copies).y)
+            values, _ = self.scores(self.boxed(points, copies), self.batch.repeat(copies))
             up, down = values.reshape(2, len(u), len(at))
             change = torch.nan_to_num(up - down, 0.0, 0.0, 0.0).to(total.dtype)
             total += (change.reshape(*change.shape, *[1] * (at.ndim - 1)) * u).sum(0)

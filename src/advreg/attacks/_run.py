@@ -154,7 +154,7 @@ def looked_at(network: Running, plan: Plan, batch: Batch, *, resized: bool) -> t
 def judged(model: Model, plan: Plan, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Values of inputs, `(B,)`, and for which of them the stop rule holds; None without one."""
     with torch.no_grad():
-        output, count = model(batch.x), len(batch.x)
+        output, count = model(batch.inputs()), len(batch.x)
         over = None if plan.stop is None else stopped(plan.stop, output, batch.y, count)
         return plan.valued(output, batch.y, count), over
 
@@ -204,7 +204,7 @@ def last_iterate(
     """
     check_objective(objective)
     plan = Plan(objective, rule, steps)
-    with running(model, heads_read(objective), batch.x, execution) as network:
+    with running(model, heads_read(objective), batch.inputs(), execution) as network:
         batch = batch.settled()
         if len(batch.x) > network.parts.size:  # only then is the target cut
             batch = network.examine(batch, plan.functions(), resized=True).batch
@@ -229,7 +229,7 @@ def measured(
 
     The batch comes back with the structure of its target, as the check of an attack's assumptions found it.
     """
-    with running(model, heads_read(function), batch.x, execution) as network:
+    with running(model, heads_read(function), batch.inputs(), execution) as network:
         found = network.examine(batch, {name: function}, resized=len(batch.x) > network.parts.size)
         return found.batch, found.values[name]
 
@@ -252,7 +252,7 @@ class _Climb:
     def function(self, point: Tensor) -> Tensor:
         """The objective, for the examples that are left; the output is kept for stop rule and judge."""
         with seen() if self.step else nullcontext():
-            output = self.model(point)
+            output = self.model(self.batch.inputs(point))
             self.output = output if self.plan.looks else None
             return self.plan.ascended(self.step)(output, self.batch.y)
 
@@ -298,7 +298,7 @@ class _Climb:
         with seen() if self.step else nullcontext():
             if iterate.value is None:
                 with torch.no_grad():
-                    self.output = self.model(iterate.x)
+                    self.output = self.model(self.batch.inputs(iterate.x))
             value = self.plan.valued(self.output, self.batch.y, len(iterate.x))
         if self.plan.judge is None:  # a judge may be infinite: the worst that there is
             self.track = self.track.seeing(value, None, iterate.step)

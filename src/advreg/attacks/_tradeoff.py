@@ -9,15 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_kind
-from advreg._core.types import Model, Target
+from advreg._core.types import Input, Model, Target
 from advreg.attacks._auto import check_tasks
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._run import measured
 from advreg.execution import Batch, Execution
 from advreg.objectives import normalised, on
 from advreg.tasks import Task
-from advreg.threats import Threat
+from advreg.threats import Threats
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,8 @@ class Front:
     Attributes:
         heads: The keys of the two heads, a and b.
         weights: The weight of b at each point, `(P,)`, from 0 to 1; that of a is what is left.
-        x: Adversarial inputs inside the threat, `(P, B, *input)`.
+        x: Adversarial inputs inside the threat, `(P, B, *input)`; of a model of several inputs all of them,
+            of which those that are attacked have P points.
         values: The metrics of a and b there, in their own terms, `(P, B, 2)`.
         clean: The same at the clean inputs, `(B, 2)`.
         worse: Of each metric, whether "lower" or "higher" is worse.
@@ -35,7 +35,7 @@ class Front:
 
     heads: tuple[str | int, str | int]
     weights: Tensor
-    x: Tensor
+    x: Input
     values: Tensor
     clean: Tensor
     worse: tuple[Literal["lower", "higher"], Literal["lower", "higher"]]
@@ -58,11 +58,11 @@ class Front:
 
 def tradeoff(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     heads: Mapping[str | int, Task],
-    threat: Threat,
+    threat: Threats,
     points: int = 5,
     steps: int = 100,
     execution: Execution | None = None,
@@ -85,7 +85,7 @@ def tradeoff(
 
     Args:
         model: As for `pgd_attack`.
-        x: Clean inputs `(B, *input)`.
+        x: Clean inputs `(B, *input)`; of a model of several inputs as for `pgd_attack`.
         y: The target.
         heads: Two keys of heads, and what each is for, as for `auto_attack`.
         threat: Norm, radius, bounds and mask.
@@ -125,15 +125,14 @@ def tradeoff(
         )
     if points < 2:
         raise ValueError(f"points must be 2 or more, the ends being one head alone each; got {points}")
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
+    whole = Batch.of(x, y, threat)
 
-    def both_of(inputs: Tensor) -> Tensor:
-        batch = Batch(inputs, y, threat)
+    def both_of(points: Tensor) -> Tensor:
+        batch = whole._replace(x=points)
         metrics = ((on(key, task.metric), f"the metric of head {key!r}") for key, task in heads.items())
         return torch.stack([measured(model, batch, f, execution, name)[1] for f, name in metrics], 1)
 
-    clean = both_of(x.detach())
+    clean = both_of(whole.x)
     (a, task_a), (b, task_b) = heads.items()
     first, second = task_a.members[0], task_b.members[0]
     on_a, on_b = on(a, first.objective), on(b, second.objective)
@@ -158,12 +157,12 @@ def tradeoff(
             seed=seed,
             index=index,
         )
-        found.append(result.x)
+        found.append(whole.attacked(result.x))
     return Front(
         (a, b),
         torch.tensor(weights),
-        torch.stack(found),
-        torch.stack([both_of(inputs) for inputs in found]),
+        whole.inputs(torch.stack(found)),
+        torch.stack([both_of(points) for points in found]),
         clean,
         (task_a.worse, task_b.worse),
     )

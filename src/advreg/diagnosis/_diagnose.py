@@ -11,24 +11,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from advreg._core.checks import check_function, check_kind, check_objective
+from advreg._core.checks import check_function, check_objective
 from advreg._core.keys import Keys
 from advreg._core.optional import progress_bar
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.types import Input, Model, PerExample, Target
 from advreg.diagnosis._attack_checks import CHECKS, skipped
 from advreg.diagnosis._report import Check, Diagnosis
 from advreg.diagnosis._trial import Trial
-from advreg.execution import AssumptionError, Execution
-from advreg.threats import Threat
+from advreg.execution import AssumptionError, Batch, Execution
+from advreg.threats import Threat, Threats
 
 
 def diagnose(
     model: Model,
-    x: Tensor,
+    x: Input,
     y: Target,
     *,
     objective: PerExample,
-    threat: Threat,
+    threat: Threats,
     judge: PerExample | None = None,
     transfer: Model | Sequence[Model] | None = None,
     steps: int = 50,
@@ -54,7 +54,8 @@ def diagnose(
 
     Args:
         model: As for `pgd_attack`.
-        x: Clean inputs, `(B, *input)`.
+        x: Clean inputs, `(B, *input)`; of a model of several inputs, of which one is attacked, as for
+            `pgd_attack`.
         y: The target that the objective compares with.
         objective: `(output, target) -> (B,)`, what attacks maximise.
         threat: Norm, finite radius, bounds and mask.
@@ -101,17 +102,18 @@ def diagnose(
     check_objective(objective)
     if judge is not None:
         check_function("judge", judge)
-    check_kind("threat", threat, Threat, "Threat(linf, 0.03)")
-    threat.validate(x)
-    if math.isinf(threat.largest) or threat.largest == 0:
+    batch = Batch.single(x, y, threat)
+    assert isinstance(batch.threat, Threat)  # as `Batch.single` has seen to
+    norm, largest = batch.threat.norm, batch.threat.largest
+    if math.isinf(largest) or largest == 0:
         raise ValueError(
-            f"a diagnosis needs a finite radius above zero; got {threat.largest}: for an attack without a "
+            f"a diagnosis needs a finite radius above zero; got {largest}: for an attack without a "
             "limit pass the largest distance that makes sense, for linf the width of the bounds"
         )
     _check_counts(steps, queries)
     others = _others(transfer)
-    keys = Keys.of(x, seed, index)
-    work = Trial(model, x.detach(), y, objective, threat, judge, others, steps, queries, keys, execution)
+    keys = Keys.of(batch.x, seed, index)
+    work = Trial(model, batch, objective, judge, others, steps, queries, keys, execution)
     checks: list[Check] = []
     with _counted(model) as passes, progress_bar(len(CHECKS), "check", shown=progress) as advance:
         for check in CHECKS:
@@ -122,9 +124,9 @@ def diagnose(
                 checks.append(_checked(check, work, checks))
             advance(check=checks[-1].name)
     setting = {
-        "examples": len(x),
-        "norm": repr(threat.norm),
-        "radius": round(threat.largest, 6),
+        "examples": len(batch.x),
+        "norm": repr(norm),
+        "radius": round(largest, 6),
         "steps": steps,
         "queries": queries,
         "seed": seed,

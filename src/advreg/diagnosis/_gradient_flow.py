@@ -6,34 +6,37 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from advreg._core.checks import one_per_example
-from advreg._core.trees import tensors
-from advreg._core.types import Model, PerExample, Target
-from advreg.execution import frozen
+from advreg._core.modules import named_modules
+from advreg._core.trees import map_tensors, tensors
+from advreg._core.types import Input, Model, PerExample, Target
+from advreg.execution import Batch, frozen
 
 
-def slope(model: Model, x: Tensor, y: Target, objective: PerExample) -> tuple[Tensor, Tensor | None]:
+def slope(model: Model, batch: Batch, objective: PerExample) -> tuple[Tensor, Tensor | None]:
     """The objective at some inputs, `(B,)`, and its gradient, `(B, *input)`; None where it has none at all.
 
     Args:
         model: Inputs to outputs.
-        x: Inputs, `(B, *input)`.
-        y: What the objective compares with.
+        batch: Inputs and what the objective compares with.
         objective: `(output, target) -> (B,)`.
 
     Example:
         >>> import torch
-        >>> from advreg import J_IND_reg
+        >>> from advreg import J_IND_reg, Threat, linf
         >>> from advreg.diagnosis._gradient_flow import slope
-        >>> value, gradient = slope(lambda x: x.detach(), torch.ones(2, 3), torch.zeros(2, 3), J_IND_reg)
+        >>> from advreg.execution import Batch
+        >>> batch = Batch.of(torch.ones(2, 3), torch.zeros(2, 3), Threat(linf, 0.1))
+        >>> value, gradient = slope(lambda x: x.detach(), batch, J_IND_reg)
         >>> value, gradient
         (tensor([3., 3.]), None)
     """
     with frozen(model), torch.inference_mode(mode=False), torch.enable_grad():
-        point = x.detach().clone().requires_grad_()
-        value = one_per_example(objective(model(point.clone()), y), len(x), "an objective")
+        point = batch.x.detach().clone().requires_grad_()
+        output = model(map_tensors(Tensor.clone, batch.inputs(point)))
+        value = one_per_example(objective(output, batch.y), len(point), "an objective")
         if not value.requires_grad:
             return value.detach(), None
         (gradient,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
@@ -48,15 +51,16 @@ class _Call(NamedTuple):
     gave: list[Tensor]
 
 
-def dead_end(model: Model, x: Tensor, y: Target, objective: PerExample) -> str:
+def dead_end(model: Model, x: Input, y: Target, objective: PerExample) -> str:
     """Where, on its way back from the objective, the gradient of some inputs becomes zero, NaN or infinite.
 
     Each layer is watched by a hook for one pass, removed afterwards. A gradient is alive at a tensor if it is
     finite and not zero throughout.
 
     Args:
-        model: Inputs to outputs; of a callable that is no `torch.nn.Module` no layer can be named.
-        x: Inputs whose gradient is dead, `(B, *input)`.
+        model: Inputs to outputs; of a function around modules the layers of these.
+        x: Inputs whose gradient is dead, `(B, *input)`. Of a model of several inputs all of them, of which
+            those that require a gradient count.
         y: What the objective compares with.
         objective: `(output, target) -> (B,)`.
 
@@ -80,15 +84,15 @@ def dead_end(model: Model, x: Tensor, y: Target, objective: PerExample) -> str:
         calls.append(_Call(layer, list(tensors(took)), list(tensors(gave))))
 
     with ExitStack() as hooks, frozen(model), torch.inference_mode(mode=False), torch.enable_grad():
-        for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
+        for name, module in named_modules(model):
             if not any(True for _ in module.children()):
                 layer = f"{name or 'the model'} ({type(module).__name__})"
                 handle = module.register_forward_hook(
                     lambda _, took, gave, layer=layer: hook(layer, took, gave)
                 )
                 hooks.callback(handle.remove)
-        point = x.detach().clone().requires_grad_()
-        value = objective(model(point), y)
+        point = x.detach().clone().requires_grad_() if isinstance(x, Tensor) else x
+        value = objective(model(map_tensors(Tensor.clone, point)), y)
         if not calls:
             return "between the input and the objective"
         if not value.requires_grad:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from advreg._core.checks import examples
-from advreg._core.modules import DROPOUTS
+from advreg._core.modules import DROPOUTS, named_modules
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import tensors
 from advreg.diagnosis._gradient_flow import dead_end
@@ -23,8 +23,7 @@ _BPDA = (
 
 def mode(work: Trial) -> Check:
     """No layer that behaves otherwise in training is in train mode."""
-    seen = isinstance(work.model, nn.Module)
-    modules = list(work.model.named_modules()) if isinstance(work.model, nn.Module) else []
+    modules = named_modules(work.model)
     found = [f"{name or 'it'} ({type(m).__name__})" for name, m in modules if m.training and _moody(m)]
     try:
         work.clean = work.value(work.x)
@@ -34,13 +33,13 @@ def mode(work: Trial) -> Check:
         work.refused = str(error)
     else:
         _check_clean(work)
-    if not seen:
+    if not modules:
         return Check(
             "mode",
             "skipped",
             {},
-            f"no layer was looked at: the model is a {type(work.model).__name__}, not a torch.nn.Module; "
-            "pass the module itself, or make sure that whatever it calls is in eval mode",
+            f"no layer was looked at: the model is a {type(work.model).__name__} in which no torch.nn.Module "
+            "was found; pass the module itself, or advreg.execution.Adapted(net, call=...)",
         )
     evidence = {"layers in train mode": float(len(found))}
     if found:
@@ -69,7 +68,7 @@ def _check_clean(work: Trial) -> None:
 def determinism(work: Trial) -> Check:
     """The same input gives the same outputs."""
     with frozen(work.model), torch.no_grad():
-        passes = [[t.detach().double() for t in tensors(work.model(work.x.clone()))] for _ in range(3)]
+        passes = [[t.detach().double() for t in tensors(work.model(work.inputs(work.x)))] for _ in range(3)]
     first, *others = passes
     scale = max([float(t.abs().nan_to_num(0.0).max()) for t in first if t.numel()], default=0.0) or 1.0
     apart = [
@@ -158,7 +157,8 @@ def _of_use(
     step = torch.where(work.threat.free(near), after - near, 0)
     expected = rows(gradient * step).sum(1)
     with frozen(work.model), torch.no_grad():
-        change = work.objective(work.model(near + step), work.y) - around
+        batch = work.batch(near + step)
+        change = work.objective(work.model(batch.inputs()), batch.y) - around
     slack = 16 * torch.finfo(around.dtype).eps * around.abs()  # what rounding may show
     return _median(rise / (around - value).abs(), (around - value).abs() > slack), _median(
         change / expected, expected > slack
@@ -183,4 +183,5 @@ def _lost(work: Trial, x: Tensor | None = None, some: Tensor | None = None) -> s
     """Where the gradient is lost, of some of the examples."""
     x = work.x if x is None else x
     batch = work.batch(x) if some is None else work.batch(x).take(some)
-    return f"lost {dead_end(work.model, batch.x, batch.y, work.objective)}"
+    inputs = batch.inputs(batch.x.detach().clone().requires_grad_())
+    return f"lost {dead_end(work.model, inputs, batch.y, work.objective)}"

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.keys import Keys
-from advreg._core.targets import Structure, bare
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.trees import map_tensors
+from advreg._core.types import Input, Model, PerExample
 from advreg.attacks import AttackResult, pgd_attack
 from advreg.diagnosis._gradient_flow import slope
 from advreg.diagnosis._report import Check
@@ -39,10 +39,8 @@ class Trial:
     """The attack on trial, the model that it attacks, and what checks share."""
 
     model: Model
-    x: Tensor
-    y: Target
+    whole: Batch
     objective: PerExample
-    threat: Threat
     judge: PerExample | None
     others: Sequence[Model]
     steps: int
@@ -51,10 +49,21 @@ class Trial:
     execution: Execution | None
     clean: Tensor = field(init=False)
     refused: str = ""
-    marked: Target = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.y, self.marked = bare(self.y), self.y
+    @property
+    def x(self) -> Tensor:
+        """What is attacked, the clean inputs, `(B, *input)`."""
+        return self.whole.x
+
+    @property
+    def threat(self) -> Threat:
+        """Where they may move."""
+        assert isinstance(self.whole.threat, Threat)  # as `Batch.single` has seen to
+        return self.whole.threat
+
+    def inputs(self, x: Tensor) -> Input:
+        """What the model takes at some points, in memory of its own."""
+        return map_tensors(Tensor.clone, self.whole.inputs(x))
 
     def expect_noise(self) -> None:
         """Let attacks run on a model that was found to be random."""
@@ -67,29 +76,28 @@ class Trial:
 
     def batch(self, x: Tensor) -> Batch:
         """Some inputs with their targets."""
-        return Batch(x, self.y, self.threat, None, self._structure)
+        return self._settled._replace(x=x)
 
     @cached_property
-    def _structure(self) -> Structure:
-        """How the target belongs to the examples: as outputs and targets, cut out of the batch, show."""
+    def _settled(self) -> Batch:
+        """The batch, and how its target belongs to the examples: as outputs and targets, cut out, show."""
         execution = replace(self.execution or Execution(), noisy=True)  # whether it is, another check says
         functions = {"objective": at(self.objective, 1.0)}
         if self.judge is not None:
             functions["judge"] = self.judge
-        batch = Batch(self.x, self.marked, self.threat)
-        with running(self.model, heads_read(*functions.values()), self.x, execution) as network:
+        reads = heads_read(*functions.values())
+        with running(self.model, reads, self.whole.inputs(), execution) as network:
             cuts = len(self.x) > network.parts.size
-            found = network.examine(batch, functions, resized=cuts).batch.structure
-        assert found is not None
-        return found
+            return network.examine(self.whole, functions, resized=cuts).batch.settled()
 
     def value(self, x: Tensor) -> Tensor:
         """The judge's value at some inputs, `(B,)`."""
         judge = self.judge or self.objective
-        with running(self.model, heads_read(judge), x, self.execution) as network, torch.no_grad():
+        inputs = self.whole.inputs(x)
+        with running(self.model, heads_read(judge), inputs, self.execution) as network, torch.no_grad():
 
             def judged(part: Batch) -> Tensor:
-                return judge(network.exact(part.x), part.y).detach()
+                return judge(network.exact(part.inputs()), part.y).detach()
 
             return torch.cat(list(network.parts.run(judged, self.batch(x))))
 
@@ -97,9 +105,9 @@ class Trial:
         """The objective at some inputs, `(B,)`, and its gradient, `(B, *input)`; None where it has none."""
 
         def sloped(part: Batch) -> tuple[Tensor, Tensor | None]:
-            return slope(self.model, part.x, part.y, self.objective)
+            return slope(self.model, part, self.objective)
 
-        parts = (self.execution or Execution()).parts(x)
+        parts = (self.execution or Execution()).parts(self.whole.inputs(x))
         values, gradients = zip(*parts.run(sloped, self.batch(x)), strict=True)
         known = [gradient for gradient in gradients if gradient is not None]
         return torch.cat(values), torch.cat(known) if len(known) == len(gradients) else None
@@ -123,7 +131,7 @@ class Trial:
 
     def options(self) -> dict[str, Any]:
         """The options of every attack."""
-        told: dict[str, Any] = {"objective": self.objective, "threat": self.threat}
+        told: dict[str, Any] = {"objective": self.objective}
         told |= {"seed": self.keys.seed, "index": self.keys.index, "execution": self.execution}
         return told if self.judge is None else {**told, "judge": self.judge}
 
@@ -135,7 +143,11 @@ class Trial:
         """The inputs that an attack finds, `(B, *input)`; the clean ones where it cannot run."""
         try:
             told = {**self.options(), **options}
-            return attack(self.model if model is None else model, self.x, self.marked, **told).x
+            batch = self.whole._replace(threat=told.pop("threat", self.threat))
+            if "start" in told:
+                told["start"] = batch.inputs(told["start"])
+            found = attack(self.model if model is None else model, **batch.arguments(), **told)
+            return batch.attacked(found.x)
         except AssumptionError:
             raise
         except ValueError:  # detached, or not finite: the check of gradients says so; inputs were checked

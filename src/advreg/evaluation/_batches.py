@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from advreg._core.fingerprint import digest
-from advreg._core.trees import map_tensors
-from advreg._core.types import Target
+from advreg._core.targets import bare, count_of
+from advreg._core.trees import map_tensors, tensors
+from advreg._core.types import Input, Target
 
 Batches: TypeAlias = Iterable[Sequence[Any]]
 """`(x, y)` or `(x, y, index)` each, as a `DataLoader` gives them; without index examples are counted on."""
@@ -22,13 +23,13 @@ class Examples:
     """One batch.
 
     Attributes:
-        x: Inputs, `(B, *input)`.
+        x: Inputs, `(B, *input)`, or all inputs of a model of several.
         y: Their targets.
         index: Each example's place in the data set, int64 `(B,)`.
         check: The digest of all three, where it was asked for.
     """
 
-    x: Tensor
+    x: Input
     y: Target
     index: Tensor
     check: str
@@ -54,9 +55,10 @@ def checked(batches: Batches, groups: Sequence[Any] | None, *, check: bool) -> I
     seen: set[int] = set()
     for number, batch in enumerate(batches):
         x, y, given = _parts(batch, number)
-        index = torch.arange(len(seen), len(seen) + len(x)) if given is None else _places(given, x, number)
+        count = len(given) if hasattr(given, "__len__") and not isinstance(x, Tensor) else count_of(x)
+        index = torch.arange(len(seen), len(seen) + count) if given is None else _places(given, count, number)
         places = set(index.tolist())
-        if len(places) < len(x) or places & seen:
+        if len(places) < count or places & seen:
             raise ValueError(
                 f"an example must come once, but one of batch {number} comes again; its index is "
                 f"{index.tolist()}: give each example's place in the data set, not in the batch"
@@ -75,7 +77,7 @@ def checked(batches: Batches, groups: Sequence[Any] | None, *, check: bool) -> I
         )
 
 
-def _parts(batch: Any, number: int) -> tuple[Tensor, Target, Any]:
+def _parts(batch: Any, number: int) -> tuple[Input, Target, Any]:
     if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
         count = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
         raise ValueError(
@@ -83,12 +85,12 @@ def _parts(batch: Any, number: int) -> tuple[Tensor, Target, Any]:
             "put all heads' targets into one y, for example a dict, and of one batch write [(x, y)]"
         )
     x, y, *rest = batch
-    if not isinstance(x, Tensor) or x.ndim == 0:
+    several = not isinstance(x, (Tensor, list)) and any(tensor.ndim for tensor in tensors(bare(x)))
+    if not several and (not isinstance(x, Tensor) or x.ndim == 0):
         kind = f"{type(x).__module__}.{type(x).__qualname__}".removeprefix("builtins.")
         remedy = {
             "numpy.ndarray": "write torch.from_numpy(x).float()",
             "list": "write torch.stack(x)",
-            "tuple": "write torch.stack(x)",
         }.get(kind, "let the data set return tensors")
         raise TypeError(
             f"x of a batch must be a tensor (B, *input); that of batch {number} is a {kind}: {remedy}"
@@ -96,16 +98,16 @@ def _parts(batch: Any, number: int) -> tuple[Tensor, Target, Any]:
     return x, y, rest[0] if rest else None
 
 
-def _places(given: Any, x: Tensor, number: int) -> Tensor:
+def _places(given: Any, count: int, number: int) -> Tensor:
     """An index as int64 on the CPU; numpy's integers of any size are integers."""
     try:
-        index = torch.as_tensor(given).cpu() if len(x) else torch.empty(0, dtype=torch.int64)
+        index = torch.as_tensor(given).cpu() if count else torch.empty(0, dtype=torch.int64)
     except (TypeError, ValueError, RuntimeError):
         index = None
-    if index is None or index.shape != (len(x),) or index.is_floating_point() or index.dtype == torch.bool:
+    if index is None or index.shape != (count,) or index.is_floating_point() or index.dtype == torch.bool:
         came = type(given).__name__ if index is None else f"{index.dtype} of shape {tuple(index.shape)}"
         raise ValueError(
-            f"index must be int64 of shape ({len(x)},), each example's place in the data set; batch {number} "
+            f"index must be int64 of shape ({count},), each example's place in the data set; batch {number} "
             f"has {came}"
         )
     return index.to(torch.int64)

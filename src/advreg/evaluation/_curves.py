@@ -14,7 +14,7 @@ from advreg._core.types import Model
 from advreg.evaluation._batches import Batches
 from advreg.evaluation._jobs import Cell, Metrics, Settings, measure
 from advreg.evaluation._table import Table
-from advreg.threats import Threat, linf
+from advreg.threats import Threat, Threats, linf
 
 
 def evaluate(
@@ -41,7 +41,9 @@ def evaluate(
 
     Args:
         model: Inputs to outputs. Call `.eval()` on it first, and put it on `device`.
-        batches: `(x, y)` or `(x, y, index)`; iterated once.
+        batches: `(x, y)` or `(x, y, index)`; iterated once. Of a model of several inputs `x` holds them
+            all, in a mapping, tuple or dataclass; without an index their number is the length of the first
+            tensor.
         metrics: `{head: {name: function}}`, for example `{"mask": {"dice": dice}}`.
         attack: Called as `attack(model, x, y, seed=seed, index=index)`, usually a `functools.partial` of
             `pgd_attack`. None for the clean inputs.
@@ -107,7 +109,7 @@ def radius_curve(
     attacks: Mapping[str, Callable[..., Any]],
     radii: Iterable[float],
     *,
-    threat: Threat = Threat(linf, 0.0),
+    threat: Threats = Threat(linf, 0.0),
     together: bool = False,
     groups: Sequence[str] | None = None,
     journal: str | Path | None = None,
@@ -127,7 +129,8 @@ def radius_curve(
         attacks: By name. Called as `attack(model, x, y, threat=..., seed=seed, index=index)`, for example
             `partial(pgd_attack, objective=on("mask", J_IND_seg), steps=100)`.
         radii: Distinct, 0 or more.
-        threat: Norm, bounds and mask; its radius is replaced by each of the radii.
+        threat: Norm, bounds and mask; its radius is replaced by each of the radii. Of a model of several
+            inputs the one that is attacked, `{"image": Threat(linf, 0.0)}`.
         together: Whether batches that are too small to keep the machine busy are attacked at several radii at
             once. An attack then gets each example several times, and `threat.radius` as a tensor, `(B,)`; all
             of this library take that. Results are the same up to rounding.
@@ -168,15 +171,28 @@ def radius_curve(
     if not attacks or not radii or len(set(radii)) < len(radii) or not all(radius >= 0 for radius in radii):
         came = f"attacks {list(attacks)} and radii {radii}"
         raise ValueError(f"expected one attack or more and distinct radii of 0 or more; got {came}")
-    threats = {radius: dataclasses.replace(threat, radius=radius) for radius in radii}
+    threats = {radius: _with(threat, radius) for radius in radii}
     cells = [
         Cell(name, radius, attack, threats[radius]) if radius else Cell(name, 0.0, None)
         for name, attack in attacks.items()
         for radius in radii
     ]
-    options = {"radii": radii, "threat": dataclasses.replace(threat, radius=0.0)}
+    options = {"radii": radii, "threat": _with(threat, 0.0)}
     settings = Settings(groups, journal, seed, device, progress, together)
     return measure(model, batches, metrics, cells, options, settings)
+
+
+def _with(threat: Threats, radius: float) -> Threats:
+    """The threat with another radius."""
+    if not isinstance(threat, Mapping):
+        return dataclasses.replace(threat, radius=radius)
+    if len(threat) != 1:
+        raise ValueError(
+            f"a curve is over the radius of one input; got threats of {list(threat)}: give the attacks of "
+            "several inputs their own, and evaluate each, "
+            'evaluate(..., attack=partial(pgd_attack, threat={"image": ..., "age": ...}))'
+        )
+    return {key: dataclasses.replace(one, radius=radius) for key, one in threat.items()}
 
 
 def _check_attack(name: str, attack: Any) -> None:

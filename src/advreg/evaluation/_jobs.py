@@ -17,8 +17,8 @@ from advreg._core.checks import check_function, one_per_example
 from advreg._core.fingerprint import facts
 from advreg._core.optional import progress_bar
 from advreg._core.targets import bare, structure_of
-from advreg._core.trees import map_tensors
-from advreg._core.types import Model, Output, PerExample
+from advreg._core.trees import map_tensors, tensors
+from advreg._core.types import Input, Model, Output, PerExample
 from advreg.evaluation._batches import Batches, Examples, checked
 from advreg.evaluation._identity import Identity, common, identity, refuse_networks_in_step, summed
 from advreg.evaluation._journal import Entry, journalling, read_journals
@@ -26,7 +26,7 @@ from advreg.evaluation._processes import Team, agree, team
 from advreg.evaluation._table import Row, Table
 from advreg.execution import AssumptionError, Batch, room, running
 from advreg.objectives import on
-from advreg.threats import Threat
+from advreg.threats import Threat, Threats
 
 Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 """For each head its metrics by name, as `dict(mask=dict(dice=dice))`; the head "" is the whole output."""
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     attack: str
     radius: float
     run: Callable[..., Any] | None
-    threat: Threat | None = None
+    threat: Threats | None = None
 
 
 class Settings(NamedTuple):
@@ -89,7 +89,7 @@ def measure(
                 refuse_networks_in_step(model)
             for batch in source:
                 first.append(batch)
-                if len(batch.x):
+                if len(batch.index):
                     break
             same = {**common(options, facts(model) if several else {}), "the first batch": first[0].check}
             return same, plan.identity(options, first[-1]) if journalled and not processes.process else None
@@ -144,7 +144,7 @@ class _Plan:
         """
         functions = {f"attack {cell.attack!r}": cell.run for cell in self.jobs if cell.run is not None}
         functions |= {f"metric {name!r} of head {head!r}": f for head, name, f in self.columns}
-        outputs = self._outputs(self._moved(first).x) if len(first.x) else [[]]
+        outputs = self._outputs(bare(self._moved(first).x)) if len(first.index) else [[]]
         return identity({**options, "the first batch": first.check}, functions, facts(self.model), outputs)
 
     def share(
@@ -168,7 +168,7 @@ class _Plan:
                 if left and write is None and journal is not None and here is not None:
                     write = stack.enter_context(journalling(journal, processes.process, here))
                 moved = self._moved(batch) if left else batch
-                for some in self._groups(left, moved.x):
+                for some in self._groups(left, moved):
                     measured = self._measure([self.jobs[job] for job in some], moved)
                     for job, values in zip(some, measured, strict=True):
                         mine[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
@@ -188,9 +188,9 @@ class _Plan:
         move = partial(map_tensors, lambda tensor: tensor.to(device, non_blocking=tensor.is_pinned()))
         return replace(batch, x=move(batch.x), y=move(batch.y))
 
-    def _groups(self, jobs: Iterable[int], x: Tensor) -> Iterator[list[int]]:
+    def _groups(self, jobs: Iterable[int], batch: Examples) -> Iterator[list[int]]:
         """Jobs that are done at once: one attack at several radii, as many as fit."""
-        most = max(1, room(x) // max(1, len(x))) if self.settings.together else 1
+        most = max(1, room(batch.x) // max(1, len(batch.index))) if self.settings.together else 1
         for run, same in groupby(jobs, key=lambda job: self.jobs[job].run):
             left = list(same)
             size = most if run is not None and self.jobs[left[0]].threat is not None else 1
@@ -198,30 +198,32 @@ class _Plan:
 
     def _measure(self, cells: Sequence[Cell], batch: Examples) -> list[list[list[float]]]:
         """For each cell, all of one attack, the values of each column on its inputs, `(B,)`."""
-        x, y, index = batch.x, batch.y, batch.index
-        if len(x) == 0:
+        x, y, index, count = batch.x, batch.y, batch.index, len(batch.index)
+        if count == 0:
             return [[[] for _ in self.columns] for _ in cells]
-        run, threat, count = cells[0].run, cells[0].threat, len(x)
+        run, threat = cells[0].run, cells[0].threat
         if threat is not None and len(cells) > 1:
-            several = self._repeated(Batch(x, y, threat), len(cells))
+            several = self._repeated(Batch.of(x, y, threat), len(cells))
             if several is None:
                 return [values for cell in cells for values in self._measure([cell], batch)]
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
-            x, y, threat, index = several.x, several.y, several.threat, index.repeat(len(cells))
-            threat = replace(threat, radius=radii.repeat_interleave(count))
+            assert isinstance(several.threat, Threat)  # a curve is over the radius of one input
+            own = replace(several.threat, radius=radii.repeat_interleave(count))
+            asked = several._replace(threat=own).arguments()
+            x, y, threat, index = asked["x"], several.y, asked["threat"], index.repeat(len(cells))
         if run is not None:
             told = {} if threat is None else {"threat": threat}
             result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cells[0].attack)
-        y = bare(y)
+        x, y = bare(x), bare(y)
         with self._output(x) as output:
             columns = [
-                one_per_example(function(output, y), len(x), f"the metric {name!r}").double()
+                one_per_example(function(output, y), len(index), f"the metric {name!r}").double()
                 for _, name, function in self.columns
             ]
         return [
             [column[first : first + count].tolist() for column in columns]
-            for first in range(0, len(x), count)
+            for first in range(0, len(index), count)
         ]
 
     def _repeated(self, batch: Batch, times: int) -> Batch | None:
@@ -232,7 +234,7 @@ class _Plan:
         """
         functions = {f"the metric {name!r} of head {head!r}": f for head, name, f in self.columns}
         try:
-            with running(self.model, self.keys, batch.x) as network:
+            with running(self.model, self.keys, batch.inputs()) as network:
                 found = network.examine(batch, functions, resized=True).batch
         except AssumptionError:  # each radius alone then, and the attack says what is wrong
             return None
@@ -241,18 +243,20 @@ class _Plan:
             return several
         return None if found.y is batch.y else several._replace(y=several.marked())
 
-    def _outputs(self, x: Tensor) -> list[list[dict[str, Any]]]:
+    def _outputs(self, x: Input) -> list[list[dict[str, Any]]]:
         """What the model returns for inputs, twice; one that draws random numbers draws others then."""
         outputs = []
-        with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+        devices = {tensor.device for tensor in tensors(x)}
+        with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
             for _ in range(2):
                 with self._output(x) as output:
                     outputs.append(summed(output))
-                torch.rand(1), torch.rand(1, device=x.device)
+                for device in {torch.device("cpu"), *devices}:
+                    torch.rand(1, device=device)
         return outputs
 
     @contextmanager
-    def _output(self, x: Tensor) -> Iterator[Output]:
+    def _output(self, x: Input) -> Iterator[Output]:
         """What the model returns for inputs, without gradients, while it is as it was when it ran."""
         with running(self.model, self.keys, x) as network, torch.no_grad():
             yield network.exact(x)
@@ -303,16 +307,21 @@ def _columns(metrics: Metrics) -> list[tuple[str, str, PerExample]]:
     return columns
 
 
-def _attacked(result: Any, x: Tensor, name: str) -> Tensor:
-    found = getattr(result, "x", None)
-    if not isinstance(found, Tensor) or found.shape != x.shape:
-        came = tuple(found.shape) if isinstance(found, Tensor) else type(result).__name__
+def _attacked(result: Any, x: Input, name: str) -> Input:
+    found, like = getattr(result, "x", None), bare(x)
+    if _shapes(found) != _shapes(like):
+        came = _shapes(found) or type(result).__name__
         raise TypeError(
-            f"the attack {name!r} must return an AttackResult with x of shape {tuple(x.shape)}; got {came}: "
+            f"the attack {name!r} must return an AttackResult with x of shape {_shapes(like)}; got {came}: "
             "return what pgd_attack returns, or anything whose attribute x is the inputs that were found, "
             "such as types.SimpleNamespace(x=x)"
         )
-    return found.detach()
+    return map_tensors(Tensor.detach, found)
+
+
+def _shapes(x: Input) -> tuple[int, ...] | list[tuple[int, ...]]:
+    """The shape of a tensor; of several inputs those of their tensors."""
+    return tuple(x.shape) if isinstance(x, Tensor) else [tuple(tensor.shape) for tensor in tensors(x)]
 
 
 def _other_data(journal: Path | None, what: str) -> ValueError:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from advreg._core.checks import check_kind
 from advreg._core.modules import modules_of
-from advreg._core.types import Model
+from advreg._core.trees import map_tensors
+from advreg._core.types import Input, Model
 from advreg.execution._assumptions import Examined, Function, examined
+from advreg.execution._batch import Batch
 from advreg.execution._expectation import Expectation
 from advreg.execution._frozen import frozen
-from advreg.execution._memory import Batch, Parts, checkpointed, room
-from advreg.execution._precision import Precision, cast, check_precision, dtype_of, lowered, of_their_own
+from advreg.execution._memory import Parts, checkpointed, room
+from advreg.execution._precision import (
+    Precision,
+    cast,
+    check_precision,
+    dtype_of,
+    entered,
+    lowered,
+    of_their_own,
+)
 from advreg.execution._pruning import pruned
 
 
@@ -74,8 +85,8 @@ class Execution:
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"micro_batch must be 1 or more, or None; got {self.micro_batch}")
 
-    def parts(self, x: Tensor) -> Parts:
-        """The parts of a batch like `x`, `(B, *input)`: of the micro-batch's size."""
+    def parts(self, x: Input) -> Parts:
+        """The parts of a batch like `x`: of the micro-batch's size."""
         return Parts(room(x) if self.micro_batch is None else self.micro_batch)
 
 
@@ -95,7 +106,7 @@ class Running:
     _model: Model
     _part: Model
     _reads: frozenset[str | int] | None
-    _example: Tensor
+    _example: Input
     _execution: Execution
 
     def examine(self, batch: Batch, functions: Mapping[str, Function], *, resized: bool) -> Examined:
@@ -121,9 +132,9 @@ class Running:
         """The same network for the way: in the execution's precision and layout, compiled if it says so."""
         how = self._execution
         with lowered(self._model, how.precision, channels_last=how.channels_last):
-            network = self._part
+            network, low = self._part, partial(entered, dtype=dtype_of(how.precision))
             if how.prune and self.rounds:  # anew: what the forward makes in the input's dtype differs
-                network = pruned(self._model, self._reads, self._example.to(dtype_of(how.precision)))
+                network = pruned(self._model, self._reads, low(self._example))
             if how.compiled:
                 network = torch.compile(network, mode=how.compiled if isinstance(how.compiled, str) else None)
             yield _untouched(cast(network, how.precision, channels_last=how.channels_last))
@@ -131,7 +142,7 @@ class Running:
 
 @contextmanager
 def running(
-    model: Model, reads: Iterable[str | int] | None, x: Tensor, execution: Execution | None = None
+    model: Model, reads: Iterable[str | int] | None, x: Input, execution: Execution | None = None
 ) -> Iterator[Running]:
     """Run a model by an execution, frozen, and leave it bit for bit as it was.
 
@@ -140,7 +151,7 @@ def running(
     Args:
         model: Any model; see `advreg.execution.frozen` for what is put back.
         reads: The heads that will be read, `advreg.objectives.heads_read(objective)`; None for all.
-        x: Inputs such as will follow, `(B, *input)`.
+        x: Inputs such as will follow, as the model takes them.
         execution: How; by default `Execution()`.
 
     Raises:
@@ -175,4 +186,4 @@ def running(
 
 def _untouched(network: Model) -> Model:
     """A network that is handed inputs of its own, to which it may write."""
-    return lambda x: network(x.clone())
+    return lambda x: network(map_tensors(Tensor.clone, x))

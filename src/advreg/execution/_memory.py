@@ -9,71 +9,29 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from advreg._core.targets import Structure, bare, cut, marked, structure_of
-from advreg._core.types import Model, Target
-from advreg.threats import Threat
+from advreg._core.targets import bare, count_of
+from advreg._core.trees import tensors
+from advreg._core.types import Input, Model
+from advreg.execution._batch import Batch
 
 R = TypeVar("R")
-
-
-class Batch(NamedTuple):
-    """Examples to be attacked together.
-
-    Attributes:
-        x: Clean inputs, `(B, *input)`, the centres of the threat.
-        y: The target.
-        threat: Where they may move.
-        start: Where the attack begins, `(B, *input)`; None: at the centres.
-        structure: How the target belongs to the examples; None: as its marks say, or as it looks.
-    """
-
-    x: Tensor
-    y: Target
-    threat: Threat
-    start: Tensor | None = None
-    structure: Structure | None = None
-
-    def settled(self) -> Batch:
-        """The same batch with its structure, and a target without marks, as objectives get it."""
-        if self.structure is not None:
-            return self
-        return self._replace(y=bare(self.y), structure=structure_of(self.y, len(self.x)))
-
-    def marked(self) -> Target:
-        """The target with the marks of its structure, for an attack of its own."""
-        whole = self.settled()
-        assert whole.structure is not None
-        return marked(whole.y, whole.structure)
-
-    def take(self, some: Tensor | slice) -> Batch:
-        """Some of the examples: a range, flags `(B,)`, or places, which may come several times."""
-        whole, place = self.settled(), some if isinstance(some, slice) else some.to(self.x.device)
-        assert whole.structure is not None
-        y = cut(whole.y, whole.structure, some, len(self.x))
-        start = None if self.start is None else self.start[place]
-        return Batch(self.x[place], y, self.threat.take(some, self.x), start, whole.structure)
-
-    def repeat(self, times: int) -> Batch:
-        """The examples several times, one batch after another."""
-        return (
-            self if times == 1 else self.take(torch.arange(len(self.x), device=self.x.device).repeat(times))
-        )
 
 
 ON_CPU, ELSEWHERE = 3 * 2**17, 2**22
 """Numbers of input in a micro-batch: 24 and 256 images of 128 x 128. More no longer pay, but fill memory."""
 
 
-def room(x: Tensor) -> int:
-    """Number of examples like `x`, `(B, *input)`, that run at once by default."""
-    numbers = ON_CPU if x.device.type == "cpu" else ELSEWHERE
-    return max(1, numbers // max(1, math.prod(x.shape[1:])))
+def room(x: Input) -> int:
+    """Number of examples like those of `x`, `(B, *input)` or several inputs, that run at once by default."""
+    held = list(tensors(bare(x)))
+    numbers = ON_CPU if all(tensor.device.type == "cpu" for tensor in held) else ELSEWHERE
+    return max(1, numbers * max(1, count_of(x)) // max(1, sum(math.prod(tensor.shape) for tensor in held)))
 
 
 @dataclass(eq=False)

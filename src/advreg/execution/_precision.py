@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,7 +14,7 @@ from torch.autograd import Function
 from advreg._core.modules import modules_of, sharded
 from advreg._core.tensors import per_example, rows
 from advreg._core.trees import map_tensors, tensors
-from advreg._core.types import Model, Output
+from advreg._core.types import Input, Model, Output
 from advreg.execution._frozen import swapped
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -89,18 +90,35 @@ def cast(model: Model, precision: Precision, *, channels_last: bool = False) -> 
     """
     dtype = dtype_of(precision)
     if dtype is None:
-        return (lambda x: model(_laid(x, channels_last=True))) if channels_last else model
+        laid = partial(map_tensors, partial(_laid, channels_last=True))
+        return (lambda x: model(laid(x))) if channels_last else model
 
-    def run(x: Tensor) -> Output:
+    def run(x: Input) -> Output:
         scale: list[Tensor] = []
-        low = _Enter.apply(x, dtype, scale)  # type: ignore[no-untyped-call]  # torch's own gap
-        output = model(_laid(low, channels_last=channels_last))
+        given = [tensor for tensor in tensors(x) if tensor.is_floating_point()]
+        own = next((tensor.dtype for tensor in given if tensor.requires_grad), given[0].dtype)
+        low = entered(x, dtype, scale)
+        output = model(map_tensors(partial(_laid, channels_last=channels_last), low))
         floating = [tensor for tensor in tensors(output) if tensor.is_floating_point()]
         leave: Callable[..., tuple[Tensor, ...]] = _Leave.apply
-        raised = iter(leave(x.dtype, dtype is torch.float16, scale, *floating) if floating else ())
+        raised = iter(leave(own, dtype is torch.float16, scale, *floating) if floating else ())
         return map_tensors(lambda tensor: next(raised) if tensor.is_floating_point() else tensor, output)
 
     return run
+
+
+def entered(x: Input, dtype: torch.dtype | None, scale: list[Tensor] | None = None) -> Input:
+    """Inputs whose floating-point tensors are in another precision; None for their own."""
+    if dtype is None:
+        return x
+
+    def enter(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        low: Tensor = _Enter.apply(tensor, dtype, [] if scale is None else scale)  # type: ignore[no-untyped-call]  # torch's own gap
+        return low
+
+    return map_tensors(enter, x)
 
 
 def check_precision(precision: Precision) -> None:

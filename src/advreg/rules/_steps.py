@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advreg._core.tensors import per_example, rows
-from advreg.threats import Threat
+from advreg.threats import Product, Threat
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Here:
     x: Tensor
     gradient: Tensor
     value: Tensor
-    threat: Threat
+    threat: Threat | Product
     centre: Tensor
     alpha: float | Tensor = 1.0
     step: int = 0

@@ -6,6 +6,7 @@ the example, by `Keys`.
 
 from advreg._core.keys import Keys
 from advreg.threats._norms import Directions, Norm, l1, l2, linf
+from advreg.threats._product import Product, Threats, check_threats
 from advreg.threats._projections import dykstra
 from advreg.threats._threat import Threat
 
@@ -13,7 +14,10 @@ __all__ = [
     "Directions",
     "Keys",
     "Norm",
+    "Product",
     "Threat",
+    "Threats",
+    "check_threats",
     "dykstra",
     "l1",
     "l2",

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advreg._core.trees import tensors
+
 _METHODS = ("size", "project", "steepest", "sample")
 
 
@@ -131,10 +133,10 @@ def check_inputs(x: Any) -> None:
         ValueError: No example, or no dimension for the batch.
     """
     if not isinstance(x, Tensor):
-        several = isinstance(x, (list, tuple)) and any(isinstance(one, Tensor) for one in x)
+        several = any(True for _ in tensors(x))
         remedy = (
-            "torch.stack(x) of inputs of one shape; of a model with several inputs attack one of them, "
-            "lambda image: model(image, other), with the same other for every example"
+            "torch.stack(x) of inputs of one shape; of a model of several inputs name what is attacked, "
+            "threat={0: Threat(linf, 0.03)}"
             if several
             else "torch.as_tensor(x)"
         )

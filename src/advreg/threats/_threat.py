@@ -200,6 +200,13 @@ class Threat:
                 "the normalisation (put it into the model), pass the right bounds=, or clamp the inputs first"
             )
 
+    def length(self, size: float, centre: Tensor) -> float | Tensor:
+        """A step of `size` radii in the units of the input: a number, or one per example that broadcasts."""
+        if isinstance(self.radius, Tensor):
+            lengths = (size * self.radius.double()).to(centre.dtype)
+            return per_example(lengths.expand(len(centre)), centre)
+        return size * self.radius
+
     def scaled(self, factor: float) -> Threat:
         """The same threat with its radius times `factor`, 0 or more."""
         if factor == 1:

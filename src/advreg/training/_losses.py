@@ -13,13 +13,23 @@ from torch import Tensor, nn
 
 from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
-from advreg._core.targets import Kind, Nest, Structure, alternatives, cut, structure_of
+from advreg._core.targets import (
+    Kind,
+    Nest,
+    Structure,
+    alternatives,
+    count_of,
+    cut,
+    inputs_structure,
+    joined,
+    structure_of,
+)
 from advreg._core.targets import bare as without_marks
-from advreg._core.trees import children, map_tensors
-from advreg._core.types import Model, Output, PerExample, Target
+from advreg._core.trees import children, map_tensors, rebuilt
+from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.execution import Execution, evaluating
 from advreg.rules import Rule, Steepest
-from advreg.threats import Threat, linf
+from advreg.threats import Threat, Threats, linf
 from advreg.training._perturb import Adversary, Noise, Perturb, PureNoise
 
 
@@ -77,39 +87,34 @@ class AdversarialLoss:
                 raise ValueError(f"the weight of {name!r} must be zero or more, and finite; got {weight}")
 
     def __call__(
-        self, model: Model, x: Tensor, y: Target, *, seed: int | None = None, index: Tensor | None = None
+        self, model: Model, x: Input, y: Target, *, seed: int | None = None, index: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss and its parts.
 
         Args:
             model: The model in training.
-            x: Clean inputs, `(B, *input)`.
+            x: Clean inputs, `(B, *input)`; of a model of several inputs as for `pgd_attack`.
             y: The target.
             seed: With `index`, decides all chance in here: pass the step's number for a training that can be
                 repeated. By default it is drawn from torch's global generator.
             index: Each example's place in the batch, the whole one where processes share it; int64 `(B,)`.
         """
         seed = int(torch.randint(2**62, ())) if seed is None else seed
-        keys = Keys(seed, torch.arange(len(x)) if index is None else index)
-        inputs = [x]
+        count = count_of(x)
+        keys = Keys(seed, torch.arange(count) if index is None else index)
+        inputs = [without_marks(x)]
         bare = _unwrapped(model)
         with evaluating(bare):
             for number, (name, (_, perturb)) in enumerate(self.terms.items()):
                 changed = perturb(bare, x, y, keys.fold_in(number))
-                if not isinstance(changed, Tensor) or changed.shape != x.shape:
-                    came = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
-                    raise TypeError(
-                        f"the term {name!r} must return inputs like x, a tensor of shape {tuple(x.shape)}; "
-                        f"got {came}: of an attack's result return .x"
-                    )
-                inputs.append(changed.detach().to(x.dtype))
+                inputs.append(_like(changed, inputs[0], name))
         goal = without_marks(y)
         outputs = (
-            _apart(model(torch.cat(inputs)), y, self.loss, len(inputs), len(x))
+            _apart(model(_together(x, inputs, count)), y, self.loss, len(inputs), count)
             if self.together
-            else map(model, (each.clone() for each in inputs))
+            else map(model, (map_tensors(Tensor.clone, each) for each in inputs))
         )
-        means = [one_per_example(self.loss(output, goal), len(x), "a loss").mean() for output in outputs]
+        means = [one_per_example(self.loss(output, goal), count, "a loss").mean() for output in outputs]
         weights = [self.clean, *(weight for weight, _ in self.terms.values())]
         total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
         return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
@@ -120,7 +125,7 @@ def L_adv_rs(
     *,
     reg: PerExample,
     seg: PerExample,
-    threat: Threat = Threat(linf, 0.07),
+    threat: Threats = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
     execution: Execution | None = None,
@@ -164,7 +169,7 @@ def L_adv_r(
     loss: PerExample,
     *,
     reg: PerExample,
-    threat: Threat = Threat(linf, 0.07),
+    threat: Threats = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
     execution: Execution | None = None,
@@ -181,7 +186,7 @@ def L_adv_s(
     loss: PerExample,
     *,
     seg: PerExample,
-    threat: Threat = Threat(linf, 0.07),
+    threat: Threats = Threat(linf, 0.07),
     rule: Rule[Any] = Steepest(0.01, relative=False),
     steps: int = 20,
     execution: Execution | None = None,
@@ -194,7 +199,7 @@ def L_adv_s(
     return AdversarialLoss(loss, {"seg": (0.5, Adversary(seg, threat, rule, steps, execution=execution))})
 
 
-def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool = False) -> AdversarialLoss:
+def L_rand(loss: PerExample, *, threat: Threats = Threat(linf, 0.07), pure: bool = False) -> AdversarialLoss:
     """`0.5 L(x) + 0.5 L(x_rand)`: noise in place of an attack.
 
     Args:
@@ -205,13 +210,45 @@ def L_rand(loss: PerExample, *, threat: Threat = Threat(linf, 0.07), pure: bool 
     Source:
         Chen et al., Eq 11.
     """
-    return AdversarialLoss(loss, {"rand": (0.5, PureNoise(threat.radius) if pure else Noise(threat))})
+    if not pure:
+        return AdversarialLoss(loss, {"rand": (0.5, Noise(threat))})
+    if not isinstance(threat, Threat):
+        raise TypeError(
+            f"pure noise stands in the place of one image; got threats of {list(threat)}: leave pure=False"
+        )
+    return AdversarialLoss(loss, {"rand": (0.5, PureNoise(threat.radius))})
 
 
 def _unwrapped(model: Model) -> Model:
     """The module inside a data-parallel wrapper."""
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     return model.module if isinstance(model, wrappers) else model
+
+
+def _like(changed: Any, x: Input, name: str) -> Input:
+    """Changed inputs as constants, of the dtype of the clean ones."""
+    if isinstance(x, Tensor):
+        if not isinstance(changed, Tensor) or changed.shape != x.shape:
+            came = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+            raise TypeError(
+                f"the term {name!r} must return inputs like x, a tensor of shape {tuple(x.shape)}; "
+                f"got {came}: of an attack's result return .x"
+            )
+        return changed.detach().to(x.dtype)
+    held, own = children(x), children(changed)
+    if held is None or own is None:
+        return changed
+    if list(held) != list(own):
+        raise TypeError(
+            f"the term {name!r} must return inputs like x, which holds {list(held)}; got {list(own)}: of an "
+            "attack's result return .x"
+        )
+    return rebuilt(x, {key: _like(own[key], value, name) for key, value in held.items()})
+
+
+def _together(x: Input, inputs: list[Input], count: int) -> Input:
+    """Several batches of inputs like `x`, which may be marked, as one."""
+    return joined(inputs, [count] * len(inputs), inputs_structure(x, count))
 
 
 def _apart(output: Output, y: Target, loss: PerExample, count: int, size: int) -> list[Output]:

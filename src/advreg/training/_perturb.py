@@ -9,16 +9,16 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_kind, check_objective
+from advreg._core.checks import check_objective
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
-from advreg._core.types import Model, PerExample, Target
+from advreg._core.types import Input, Model, PerExample, Target
 from advreg.attacks import last_iterate
 from advreg.execution import Batch, Execution
 from advreg.rules import Rule, Steepest
-from advreg.threats import Threat
+from advreg.threats import Threats, check_threats
 
-Perturb: TypeAlias = Callable[[Model, Tensor, Target, Keys], Tensor]
+Perturb: TypeAlias = Callable[[Model, Input, Target, Keys], Input]
 """Perturbation of the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
 The model comes in eval mode, and without the wrapper of a data-parallel one."""
 
@@ -43,7 +43,7 @@ class Adversary:
     """
 
     objective: PerExample
-    threat: Threat
+    threat: Threats
     rule: Rule[Any] = Steepest(0.01, relative=False)
     steps: int = 20
     random_start: bool = True
@@ -51,15 +51,14 @@ class Adversary:
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
-        check_kind("threat", self.threat, Threat, "Threat(linf, 0.03)")
+        check_threats(self.threat)
 
-    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
+    def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
         """The changed inputs."""
-        self.threat.validate(x)
-        centre = x.detach()
-        start = self.threat.sample(centre, keys) if self.random_start else None
-        batch = Batch(centre, y, self.threat, start)
-        return last_iterate(
+        batch = Batch.of(x, y, self.threat)
+        if self.random_start:
+            batch = batch._replace(start=batch.threat.sample(batch.x, keys))
+        last = last_iterate(
             model,
             batch,
             objective=self.objective,
@@ -67,6 +66,7 @@ class Adversary:
             steps=self.steps,
             execution=self.execution,
         )
+        return batch.inputs(last)
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ class Noise:
         Chen et al., Eq 11: x_rand = x + noise.
     """
 
-    threat: Threat
+    threat: Threats
 
     def __post_init__(self) -> None:
-        check_kind("threat", self.threat, Threat, "Threat(linf, 0.03)")
+        check_threats(self.threat)
 
-    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
+    def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
         """The noisy inputs."""
         del model, y
-        self.threat.validate(x)
-        return self.threat.sample(x.detach(), keys)
+        batch = Batch.of(x, None, self.threat)
+        return batch.inputs(batch.threat.sample(batch.x, keys))
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,13 @@ class PureNoise:
 
     radius: float | Tensor
 
-    def __call__(self, model: Model, x: Tensor, y: Target, keys: Keys) -> Tensor:
+    def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
         """The noise, shaped like `x`."""
         del model, y
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"pure noise stands in the place of one image; got inputs of type {type(x).__name__}: take "
+                "Noise(threat), with a threat for each input that is to be noisy"
+            )
         radius = torch.as_tensor(self.radius, dtype=x.dtype, device=x.device).expand(len(x))
         return keys.uniform(x) * per_example(radius, x)

@@ -12,7 +12,7 @@ from advreg._core.modules import BATCH_NORMS
 from advreg._core.targets import Kind, Nest, Structure
 from advreg._core.trees import children
 from advreg._core.types import Target
-from advreg.execution._memory import Batch
+from advreg.execution._batch import Batch
 
 
 def of_interaction(seen: str, modules: Sequence[nn.Module], written: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from advreg._core.checks import one_per_example
 from advreg._core.modules import modules_of
 from advreg._core.targets import Kind, Numbered, Structure, alternatives, cut, following, structure_of
 from advreg._core.trees import children, map_tensors, rebuilt, tensors
-from advreg._core.types import Model, Output, Target
+from advreg._core.types import Input, Model, Output, Target
 from advreg.execution._assumptions._agreement import alike, near, rounds, same, tolerance_of
 from advreg.execution._assumptions._causes import (
     names_of,
@@ -25,7 +25,8 @@ from advreg.execution._assumptions._causes import (
     of_targets,
     shown,
 )
-from advreg.execution._memory import Batch, Parts
+from advreg.execution._batch import Batch
+from advreg.execution._memory import Parts
 from advreg.execution._pruning import differing, marks
 
 Function = Callable[[Output, Target], Tensor]
@@ -92,12 +93,12 @@ def examined(
     told, batch, count = batch.y, batch.settled(), len(batch.x)
 
     def outputs(of: Batch) -> Output:
-        return _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.x))), of)))
+        return _joined(list(parts.run(lambda part: (len(part.x), _kept(exact(part.inputs()))), of)))
 
     try:
         output = outputs(batch)
     except Exception as error:
-        if len(batch.x) <= parts.size or not _runs(exact, batch.x):
+        if count <= parts.size or not _runs(exact, batch.inputs()):
             raise
         raise AssumptionError(of_failure(error, count, (), "a part of the batch")) from error
     if output is None:
@@ -257,7 +258,7 @@ def _alone(
     before = marks(modules)
     one = batch.take(slice(place, place + 1))
     try:
-        outputs = [_kept(exact(one.x)) for _ in range(1 if noisy else 2)]
+        outputs = [_kept(exact(one.inputs())) for _ in range(1 if noisy else 2)]
         found = [
             {name: function(output, one.y) for name, function in functions.items()} for output in outputs
         ]
@@ -299,7 +300,7 @@ def _serves_its_size(
     count = len(batch.x)
     whole = batch.take(torch.full((count,), place))
     try:
-        output = exact(whole.x)
+        output = exact(whole.inputs())
         return all(
             near(function(output, whole.y), values[name][[place] * count], values[name], 1e-3)
             for name, function in functions.items()
@@ -318,7 +319,7 @@ def _copies(
     return first, own
 
 
-def _runs(exact: Model, x: Tensor) -> bool:
+def _runs(exact: Model, x: Input) -> bool:
     """Whether a network runs a batch as a whole."""
     try:
         exact(x)

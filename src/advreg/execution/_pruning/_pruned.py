@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from advreg._core.modules import compiled, hook_handles, hooks, of_torch, watched_globally
 from advreg._core.trees import head, tensors
-from advreg._core.types import Model, Output
+from advreg._core.types import Input, Model, Output
 from advreg.execution._frozen import frozen
 from advreg.execution._heads import heads
 from advreg.execution._pruning._cutting import Forward, cut
@@ -27,7 +27,7 @@ from advreg.execution._state import restored
 MOST = 32  # cuts kept per model
 
 
-def pruned(model: Model, keys: Iterable[str | int] | None, example: Tensor) -> Model:
+def pruned(model: Model, keys: Iterable[str | int] | None, example: Input) -> Model:
     """The part of a model that some of its heads need.
 
     A model whose forward takes `heads=` says itself how (see `advreg.execution.heads`). Of any other
@@ -44,7 +44,8 @@ def pruned(model: Model, keys: Iterable[str | int] | None, example: Tensor) -> M
     Args:
         model: Any model.
         keys: The heads that will be read: keys, fields or places; None for all.
-        example: Inputs such as will follow, `(B, *input)`; their number may change.
+        example: Inputs such as will follow, `(B, *input)`; their number may change. A model of several
+            inputs is not cut, unless it says itself how.
 
     Returns:
         A callable whose output is a dict of these heads, `{key: head}`. The model itself where nothing can be
@@ -74,7 +75,8 @@ def pruned(model: Model, keys: Iterable[str | int] | None, example: Tensor) -> M
         return model
     wanted = tuple(sorted(set(keys), key=str))
     declared = heads(model, wanted)
-    if declared is not model or not isinstance(model, nn.Module) or len(example) == 0 or _closed(model):
+    cuttable = isinstance(example, Tensor) and len(example) > 0
+    if declared is not model or not isinstance(model, nn.Module) or not cuttable or _closed(model):
         return declared
     with _LOCK:
         try:
