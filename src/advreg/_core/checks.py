@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -103,6 +104,19 @@ def check_kind(name: str, value: Any, kind: type, example: str) -> None:
     if not isinstance(value, kind):
         came = f"the class {value.__name__}" if isinstance(value, type) else f"{value!r:.60}"
         raise TypeError(f"{name} must be of type {kind.__name__}; got {came}: write {example}")
+
+
+def check_each(name: str, value: Any, kind: type, example: str) -> None:
+    """Insist on an instance of a class, or on a mapping of such, one for each of several inputs.
+
+    Raises:
+        TypeError: Something else; a mapping without an entry.
+    """
+    several = value if isinstance(value, Mapping) else {"": value}
+    if not several:
+        raise TypeError(f'{name} must be {example}, or one by key, {{"image": {example}}}; got no key')
+    for key, one in several.items():
+        check_kind(name if one is value else f"the {name} of {key!r}", one, kind, example)
 
 
 def check_finite_target(target: Tensor) -> None:

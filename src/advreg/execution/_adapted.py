@@ -28,8 +28,8 @@ class Adapted(nn.Module):
         call: How it is called: the keyword of its input, `"pixel_values"`, or a function `(net, x) -> output`
             such as `lambda net, x: net(list(x), return_dict=True)`. By default `net(x)`; a mapping of several
             inputs is given as keywords, `net(**x)`, and a tuple one by one, `net(*x)`.
-        output: The heads: a key, field, attribute or place of what the network returns, `"logits"`; a function
-            of it; or a mapping from the names of heads to either. By default all of it.
+        output: The heads: a key, field, attribute or place of what the network returns, `"logits"`; a
+            function of it; or a mapping from the names of heads to either. By default all of it.
         mean: Subtracted from the input: one number, or one per channel `(C,)`, the first dimension after the
             batch. Of several inputs a mapping by key.
         std: What the difference is divided by, like `mean`.
@@ -113,7 +113,10 @@ class Adapted(nn.Module):
 
 
 class _Normalised(nn.Module):
-    """`(x - mean) / std` of one tensor, or of those of several inputs that have a mean and std."""
+    """`(x - mean) / std` of one tensor."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Scale, std: Scale) -> None:
         super().__init__()
@@ -127,8 +130,8 @@ class _Normalised(nn.Module):
         for name, value in (("mean", self.mean), ("std", self.std)):
             if len(value) != 1 and x.shape[1:2] != value.shape:
                 raise ValueError(
-                    f"{name} must be one number or one for each channel, the first dimension after the batch; "
-                    f"got {len(value)} for inputs of shape {tuple(x.shape)}"
+                    f"{name} must be one number, or one for each channel, the first dimension after the "
+                    f"batch; got {len(value)} for inputs of shape {tuple(x.shape)}"
                 )
         mean, std = (value.to(x.dtype).reshape(-1, *[1] * (x.ndim - 2)) for value in (self.mean, self.std))
         return (x - mean) / std

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from advreg._core.checks import examples
+from advreg._core.checks import check_each, examples
 from advreg._core.targets import Structure, bare, cut, inputs_structure, marked, structure_of
 from advreg._core.trees import children, head, rebuilt
 from advreg._core.types import Input, Target
-from advreg.threats import Product, Threat, Threats, check_threats
+from advreg.threats import Product, Threat, Threats
 
 
 class Others(NamedTuple):
@@ -63,7 +63,7 @@ class Batch(NamedTuple):
             ValueError: Inputs that do not fit their threat, or differ in number; a start unlike the inputs.
             KeyError: An input that is not there.
         """
-        check_threats(threat)
+        check_each("threat", threat, Threat, "Threat(linf, 0.03)")
         if not isinstance(threat, Mapping):
             threat.validate(x)
             return Batch(x.detach(), y, threat, _begun(start, x, threat))

@@ -6,7 +6,7 @@ the example, by `Keys`.
 
 from advreg._core.keys import Keys
 from advreg.threats._norms import Directions, Norm, l1, l2, linf
-from advreg.threats._product import Product, Threats, check_threats
+from advreg.threats._product import Product, Threats
 from advreg.threats._projections import dykstra
 from advreg.threats._threat import Threat
 
@@ -17,7 +17,6 @@ __all__ = [
     "Product",
     "Threat",
     "Threats",
-    "check_threats",
     "dykstra",
     "l1",
     "l2",

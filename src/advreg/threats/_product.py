@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_kind
 from advreg._core.keys import Keys
 from advreg.threats._norms import Directions
 from advreg.threats._threat import Threat
@@ -133,17 +132,3 @@ class _Steepest:
 
 Threats: TypeAlias = Threat | Mapping[str | int, Threat]
 """Threat of an attack: of the input; or of a model of several inputs, each that is attacked, by its key."""
-
-
-def check_threats(threat: Any) -> None:
-    """Insist on a threat, or one for each of several inputs.
-
-    Raises:
-        TypeError: Something else.
-    """
-    several = threat if isinstance(threat, Mapping) else {"": threat}
-    for key, one in several.items():
-        name = "threat" if one is threat else f"the threat of {key!r}"
-        check_kind(name, one, Threat, "Threat(linf, 0.03)")
-    if not several:
-        raise TypeError('expected a threat, or one by key, {"image": Threat(linf, 0.03)}; got no key')

@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_objective
+from advreg._core.checks import check_each, check_objective
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Input, Model, PerExample, Target
 from advreg.attacks import last_iterate
 from advreg.execution import Batch, Execution
 from advreg.rules import Rule, Steepest
-from advreg.threats import Threats, check_threats
+from advreg.threats import Threat, Threats
 
 Perturb: TypeAlias = Callable[[Model, Input, Target, Keys], Input]
 """Perturbation of the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
@@ -51,7 +51,7 @@ class Adversary:
 
     def __post_init__(self) -> None:
         check_objective(self.objective)
-        check_threats(self.threat)
+        check_each("threat", self.threat, Threat, "Threat(linf, 0.03)")
 
     def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
         """The changed inputs."""
@@ -80,7 +80,7 @@ class Noise:
     threat: Threats
 
     def __post_init__(self) -> None:
-        check_threats(self.threat)
+        check_each("threat", self.threat, Threat, "Threat(linf, 0.03)")
 
     def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
         """The noisy inputs."""
