@@ -333,7 +333,7 @@ CASES = {
     "several inputs": (
         lambda: attack(x=(batch(4)[0], batch(4)[0])),
         TypeError,
-        r"one tensor \(B, \*input\); got tuple: .* lambda image: model\(image, other\)",
+        r"one tensor \(B, \*input\); got tuple: .* threat={0: Threat\(linf, 0.03\)}",
     ),
     "half a step": (
         lambda: attack(steps=2.5),

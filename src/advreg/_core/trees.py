@@ -53,6 +53,22 @@ def rebuilt(tree: Any, held: Mapping[Any, Any]) -> Any:
     return other
 
 
+def replaced(tree: Any, entries: Mapping[str | int, Any]) -> Any:
+    """A node with other entries, by key, field or place, as `head` finds them.
+
+    Example:
+        >>> replaced((1, 2, 3), {0: 5, -1: 7})
+        (5, 2, 7)
+    """
+    held = children(tree) or {}
+    for key, value in entries.items():
+        if isinstance(tree, (tuple, list)):
+            held[fields_of(tree).index(key) if isinstance(key, str) else key % len(tree)] = value
+        else:
+            held[key] = value
+    return rebuilt(tree, held)
+
+
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     """A tree like `tree` with `function` applied to each tensor; whatever else it holds stays as it is.
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from advreg._core.trees import children, head, rebuilt
+from advreg._core.trees import children, head, replaced
 from advreg._core.types import Input, Output
 
 Call: TypeAlias = Callable[[nn.Module, Input], Any] | str
@@ -148,7 +148,7 @@ class _Several(nn.Module):
     def forward(self, x: Input) -> Input:
         """The inputs in the network's units."""
         changed = {key: own(head(x, key, "input")) for key, own in zip(self.keys, self.each, strict=True)}
-        return rebuilt(x, {**(children(x) or {}), **changed})
+        return replaced(x, changed)
 
 
 def _scale(mean: Any, std: Any) -> nn.Module | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advreg._core.checks import check_each, examples
 from advreg._core.targets import Structure, bare, cut, inputs_structure, marked, structure_of
-from advreg._core.trees import children, head, rebuilt
+from advreg._core.trees import children, head, replaced
 from advreg._core.types import Input, Target
 from advreg.threats import Product, Threat, Threats
 
@@ -67,8 +67,8 @@ class Batch(NamedTuple):
         if not isinstance(threat, Mapping):
             threat.validate(x)
             return Batch(x.detach(), y, threat, _begun(start, x, threat))
-        keys, held = tuple(threat), children(x)
-        if isinstance(x, Tensor) or held is None:
+        keys = tuple(threat)
+        if isinstance(x, Tensor) or children(x) is None:
             raise TypeError(
                 f"threats of {list(keys)} are for a model of several inputs, in which they name what is "
                 f"attacked; got one input, {type(x).__name__}: of one tensor pass Threat(...) itself, of "
@@ -89,7 +89,7 @@ class Batch(NamedTuple):
         if len(keys) > 1:
             shapes = tuple(tuple(own.shape[1:]) for own in attacked.values())
             joint = Product(tuple(threat.values()), shapes)
-        others = Others(rebuilt(x, {**held, **dict.fromkeys(keys)}), keys)
+        others = Others(replaced(x, dict.fromkeys(keys)), keys)
         whole = Batch(_joint(attacked), y, joint, None, None, others)
         return whole if start is None else whole._replace(start=_begun(start, x, joint, keys))
 
@@ -185,7 +185,7 @@ def _joint(attacked: Mapping[str | int, Tensor]) -> Tensor:
 
 
 def _filled(tree: Any, keys: tuple[str | int, ...], held: list[Tensor]) -> Input:
-    return rebuilt(tree, {**(children(tree) or {}), **dict(zip(keys, held, strict=True))})
+    return replaced(tree, dict(zip(keys, held, strict=True)))
 
 
 def _begun(start: Any, x: Input, threat: Threat | Product, keys: tuple[str | int, ...] = ()) -> Tensor | None:

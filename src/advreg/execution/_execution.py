@@ -125,7 +125,9 @@ class Running:
         """
         modules = modules_of(self._model)
         noisy = self._execution.noisy or any(isinstance(module, Expectation) for module in modules)
-        return examined(self._model, self.exact, batch, self.parts, functions, noisy=noisy, resized=resized)
+        # Other inputs that are cut wrongly show beside another example, not in parts of one.
+        parts = self.parts if batch.others is None else Parts(max(2, self.parts.size))
+        return examined(self._model, self.exact, batch, parts, functions, noisy=noisy, resized=resized)
 
     @contextmanager
     def quick(self) -> Iterator[Model]:
