@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -83,6 +84,14 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if held is None:
         return tree
     return rebuilt(tree, {key: map_tensors(function, value) for key, value in held.items()})
+
+
+def differentiable(tree: Any) -> Any:
+    """A tree whose tensors autograd takes: copies of those that were made under `torch.inference_mode`."""
+    if not any(tensor.is_inference() for tensor in tensors(tree)):
+        return tree
+    with torch.inference_mode(mode=False):
+        return map_tensors(lambda tensor: tensor.clone() if tensor.is_inference() else tensor, tree)
 
 
 def tensors(tree: Any) -> Iterator[Tensor]:

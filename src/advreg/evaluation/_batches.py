@@ -11,7 +11,7 @@ from torch import Tensor
 
 from advreg._core.fingerprint import digest
 from advreg._core.targets import bare, count_of
-from advreg._core.trees import map_tensors, tensors
+from advreg._core.trees import differentiable, tensors
 from advreg._core.types import Input, Target
 
 Batches: TypeAlias = Iterable[Sequence[Any]]
@@ -69,7 +69,7 @@ def checked(batches: Batches, groups: Sequence[Any] | None, *, check: bool) -> I
                 f"the indices {min(places)} to {max(places)}"
             )
         seen |= places
-        x, y = map_tensors(_plain, (x, y))
+        x, y = differentiable((x, y))
         yield Examples(x, y, index, digest((x, y, index)) if check else "")
     if not seen:
         raise ValueError(
@@ -111,8 +111,3 @@ def _places(given: Any, count: int, number: int) -> Tensor:
             f"has {came}"
         )
     return index.to(torch.int64)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """A tensor made under `torch.inference_mode()` as one that can be differentiated."""
-    return tensor.clone() if tensor.is_inference() else tensor

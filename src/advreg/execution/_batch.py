@@ -10,7 +10,7 @@ from torch import Tensor
 
 from advreg._core.checks import check_each, examples
 from advreg._core.targets import Structure, bare, cut, inputs_structure, marked, structure_of
-from advreg._core.trees import children, head, replaced
+from advreg._core.trees import children, differentiable, head, replaced
 from advreg._core.types import Input, Target
 from advreg.threats import Product, Threat, Threats
 
@@ -64,6 +64,7 @@ class Batch(NamedTuple):
             KeyError: An input that is not there.
         """
         check_each("threat", threat, Threat, "Threat(linf, 0.03)")
+        x, y, start = differentiable(x), differentiable(y), differentiable(start)
         if not isinstance(threat, Mapping):
             threat.validate(x)
             return Batch(x.detach(), y, threat, _begun(start, x, threat))
