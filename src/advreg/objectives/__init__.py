@@ -47,6 +47,7 @@ from advreg.objectives._masks import (
 from advreg.objectives._paper import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg
 from advreg.objectives._points import absolute_error, huber, worst_point
 from advreg.objectives._sharpened import SharpenedDice, SharpenedOverlap
+from advreg.objectives._surfaces import boundary, distance_cross_entropy, far_false_positives
 
 __all__ = [
     "J_IND_reg",
@@ -63,9 +64,12 @@ __all__ = [
     "Within",
     "absolute_error",
     "at",
+    "boundary",
     "contour_overlap",
     "cosine_weighted",
     "cross_entropy",
+    "distance_cross_entropy",
+    "far_false_positives",
     "heads_read",
     "huber",
     "jensen_shannon",

@@ -6,12 +6,15 @@ A task is a metric, which way it is worse, and members: attacks that are strong 
 from advreg.tasks._masks import masks
 from advreg.tasks._outlines import outlines
 from advreg.tasks._points import points
+from advreg.tasks._surfaces import SurfaceMetric, surfaces
 from advreg.tasks._task import Member, Task
 
 __all__ = [
     "Member",
+    "SurfaceMetric",
     "Task",
     "masks",
     "outlines",
     "points",
+    "surfaces",
 ]
