@@ -22,8 +22,8 @@ def split_spacing(target: Any, spacing: Spacing = 1.0) -> tuple[Any, Spacing]:
         return target, spacing
     if "mask" not in target or not set(target) <= {"mask", "spacing"}:
         raise TypeError(
-            f"a target of masks must be a tensor, or hold 'mask' and 'spacing'; got a mapping of {list(target)}"
-            ": name the head if the model has several, on('mask', hausdorff)"
+            f"a target of masks must be a tensor, or hold 'mask' and 'spacing'; got a mapping of "
+            f"{list(target)}: name the head if the model has several, on('mask', hausdorff)"
         )
     return target["mask"], target.get("spacing", spacing)
 

@@ -1,9 +1,11 @@
-"""Metrics: of masks, their surfaces, contours, points and boxes, `(output, target) -> (B,)`; detection measures.
+"""Metrics of masks, surfaces, contours, points and boxes, `(output, target) -> (B,)`; detection measures.
 
 Shapes: masks are `(B, C, *spatial)`, contours and points `(B, K, 2)`, scores `(N,)`.
 """
 
+from advreg._core.boxes import BoxActivation, BoxFormat
 from advreg._core.spacing import Spacing
+from advreg.metrics._boxes import average_precision, box_iou, box_quality
 from advreg.metrics._channels import Absent, Activation, channel_dice, over_channels
 from advreg.metrics._contours import contour_dice
 from advreg.metrics._detection import Detection, aupr, auroc, detection, fpr_at_tpr, threshold
@@ -20,11 +22,16 @@ from advreg.metrics._surfaces import (
 __all__ = [
     "Absent",
     "Activation",
+    "BoxActivation",
+    "BoxFormat",
     "Detection",
     "Spacing",
     "aupr",
     "auroc",
+    "average_precision",
     "average_surface_distance",
+    "box_iou",
+    "box_quality",
     "channel_dice",
     "contour_dice",
     "decide",

@@ -209,9 +209,9 @@ def mask_like(
         same_shape(output, target)
     if output.ndim < 3 or (output.ndim == 3 and not numbers and 2 * output.shape[1] > output.shape[2]):
         raise ValueError(
-            f"a mask must be (B, C, *spatial); got {tuple(output.shape)}, which seems to lack the channel: add "
-            "it with mask.unsqueeze(1) to output and target; for a signal (B, C, L) with more channels than "
-            "half its length add a dimension, mask.unsqueeze(-1)"
+            f"a mask must be (B, C, *spatial); got {tuple(output.shape)}, which seems to lack its channel: "
+            "add it with mask.unsqueeze(1) to output and target; for a signal (B, C, L) with more channels "
+            "than half its length add a dimension, mask.unsqueeze(-1)"
         )
     if activation == "softmax" and output.shape[1] == 1:
         raise ValueError(

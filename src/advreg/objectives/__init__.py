@@ -23,6 +23,7 @@ for nothing, and has no gradient. It must be cut with the batch, so take it from
 
 from advreg._core.targets import per_example, shared
 from advreg._core.types import Output, PerExample, Target
+from advreg.objectives._boxes import false_boxes, missed_boxes
 from advreg.objectives._combine import (
     Normalised,
     at,
@@ -69,12 +70,14 @@ __all__ = [
     "cosine_weighted",
     "cross_entropy",
     "distance_cross_entropy",
+    "false_boxes",
     "far_false_positives",
     "heads_read",
     "huber",
     "jensen_shannon",
     "margin",
     "masked_cross_entropy",
+    "missed_boxes",
     "negate",
     "normalised",
     "on",
