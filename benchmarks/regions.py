@@ -17,46 +17,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.functional import cross_entropy as classes_cross_entropy
 
 from advreg import Threat, auto_attack, dice, linf, negate, pgd_attack
-from advreg.objectives import (
-    SegPGD,
-    cosine_weighted,
-    cross_entropy,
-    jensen_shannon,
-    margin,
-    masked_cross_entropy,
-)
-from advreg.rules import Adaptive, Decayed, Shrinking, Steepest
+from advreg.objectives import cross_entropy, masked_cross_entropy
+from advreg.rules import Decayed, Shrinking, Steepest
 from advreg.tasks import Member, Task, masks
 
 RESULTS = Path(__file__).parent / "results"
-CLASSES, SIZE = 11, 48
-CHOSEN_ON, REPORTED_ON = 2, 3  # seeds of images; 1 is that of training
+CLASSES, SIZE = 11, 24
+BUDGETS = (20, 100)
+REPORTED_ON = 3  # the seed of the images; 1 is that of training
 
 
-class Unet(nn.Module):
-    """Two levels, a skip connection."""
-
-    def __init__(self, channels: int, heads: int, width: int = 24) -> None:
-        super().__init__()
-        self.fine = nn.Sequential(block(channels, width), block(width, width))
-        self.coarse = nn.Sequential(block(width, 2 * width), block(2 * width, width))
-        self.head = nn.Sequential(block(2 * width, width), nn.Conv2d(width, heads, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits."""
-        fine = self.fine(x)
-        coarse = self.coarse(nn.functional.avg_pool2d(fine, 2))
-        up = interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        logits: Tensor = self.head(torch.cat([fine, up], 1))
-        return logits
-
-
-def block(before: int, after: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU())
+def network(channels: int, heads: int, width: int = 16) -> nn.Sequential:
+    """Three convolutions that see 15 pixels, and one of a pixel."""
+    layers: list[nn.Module] = []
+    for place, before in enumerate((channels, width, width)):
+        layers += [nn.Conv2d(before, width, 3, padding=2**place, dilation=2**place), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, heads, 1))
 
 
 def ellipse(g: torch.Generator, least: float, most: float) -> Tensor:
@@ -73,8 +53,8 @@ def many(count: int, seed: int) -> tuple[Tensor, Tensor]:
     waves = 1.2 * torch.rand(CLASSES, 2, generator=own)
     y = torch.zeros(count, SIZE, SIZE, dtype=torch.long)
     for image in y:
-        for k in (1 + torch.randperm(CLASSES - 1, generator=g)[:5]).tolist():
-            image[ellipse(g, 6, 16)] = k
+        for k in (1 + torch.randperm(CLASSES - 1, generator=g)[:6]).tolist():
+            image[ellipse(g, 4, 9)] = k
     rows, columns = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
     grating = torch.sin(waves[:, :1, None] * rows + waves[:, 1:, None] * columns)  # (K, H, W)
     x = colours[y].movedim(-1, 1) + 0.12 * grating.expand(count, -1, -1, -1).gather(1, y[:, None])
@@ -88,8 +68,8 @@ def one(count: int, seed: int) -> tuple[Tensor, Tensor]:
     x, y = torch.full((count, 1, SIZE, SIZE), 0.35), torch.zeros(count, 1, SIZE, SIZE)
     for image, mask in zip(x, y, strict=True):
         for _ in range(4):
-            image[0, ellipse(g, 4, 12)] = 0.5
-        inside = ellipse(g, 5, 14)
+            image[0, ellipse(g, 3, 6)] = 0.5
+        inside = ellipse(g, 3, 8)
         image[0, inside], mask[0, inside] = 0.65, 1
     return (x + 0.08 * torch.randn(x.shape, generator=g)).clamp(0, 1), y
 
@@ -123,40 +103,24 @@ SCENES = (
 )
 
 
-def trained(scene: Scene, steps: int = 320) -> nn.Module:
-    """A network trained on images that one signed step of the radius has made worse, or else nothing is left of it."""
+def trained(scene: Scene, steps: int = 600) -> nn.Module:
     torch.manual_seed(0)
-    net, (x, y) = Unet(scene.channels, scene.heads), scene.images(256, 1)
-    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    net, (x, y) = network(scene.channels, scene.heads), scene.images(128, 1)
+    optimiser = torch.optim.Adam(net.parameters(), 5e-3)
     for step in range(steps):
-        some = torch.arange(16) + 16 * (step % 16)
-        start = x[some] + scene.radius * (2 * torch.rand_like(x[some]) - 1)
-        point = start.requires_grad_()
-        (gradient,) = torch.autograd.grad(scene.loss(net(point), y[some]), point)
-        share = min(1.0, step / 160)
-        worse = x[some] + share * (point.detach() - x[some] + 1.25 * scene.radius * gradient.sign()).clamp(
-            -scene.radius, scene.radius
-        )
+        some = slice(step % 8 * 16, step % 8 * 16 + 16)
         optimiser.zero_grad()
-        scene.loss(net(worse.clamp(0, 1)), y[some]).backward()
+        scene.loss(net(x[some]), y[some]).backward()
         optimiser.step()
     return net.eval().requires_grad_(requires_grad=False)
 
 
 def others(options: dict[str, Any]) -> Iterator[Member]:
-    """What the field ascends; the first is the challenger of the report."""
+    """What the field ascends; the first is the one to beat."""
     signs, radius = Decayed(Steepest(2.0)), Shrinking()
-    plain, right = partial(cross_entropy, **options), partial(masked_cross_entropy, **options)
-    yield Member("challenger: cross-entropy, shrinking radius", plain, signs, radius)
-    yield Member("cross-entropy, fixed radius", plain, signs)
-    yield Member("cross-entropy of right pixels, shrinking radius", right, signs, radius)
+    yield Member("cross-entropy, shrinking radius", partial(cross_entropy, **options), signs, radius)
     balanced = partial(masked_cross_entropy, balanced=True, **options)
-    yield Member("the same, balanced", balanced, signs, radius)
-    yield Member("Jensen-Shannon, shrinking radius", partial(jensen_shannon, **options), signs, radius)
-    yield Member("CosPGD's loss, shrinking radius", partial(cosine_weighted, **options), signs, radius)
-    yield Member("SegPGD's loss, shrinking radius", SegPGD(**options), signs, radius)
-    yield Member("margin of right pixels, shrinking radius", partial(margin, **options), signs, radius)
-    yield Member("APGD, cross-entropy of right pixels, shrinking radius", right, Adaptive(), radius)
+    yield Member("balanced cross-entropy of right pixels, shrinking radius", balanced, signs, radius)
 
 
 def table(scene: Scene, seed: int, count: int) -> Iterator[str]:
@@ -165,7 +129,7 @@ def table(scene: Scene, seed: int, count: int) -> Iterator[str]:
     with torch.no_grad():
         clean = metric(net(x), y).mean().item()
     yield f"\n## {scene.name.capitalize()}\n\nClean Dice {clean:.3f}; Linf {scene.radius}; {count} images.\n"
-    yield "| attack | 20 passes | 50 | 100 |\n|---|---:|---:|---:|"
+    yield "| attack | 20 passes | 100 |\n|---|---:|---:|"
     members = [("member", member) for member in scene.task.members]
     for kind, member in [*members, *(("", other) for other in others(scene.options))]:
         values = [
@@ -180,13 +144,13 @@ def table(scene: Scene, seed: int, count: int) -> Iterator[str]:
                 steps=steps,
                 judge=negate(metric),
             ).value
-            for steps in (20, 50, 100)
+            for steps in BUDGETS
         ]
         cells = " | ".join(f"{-value.mean().item():.3f}" for value in values)
         yield f"| {kind}{': ' if kind else ''}{member.name} | {cells} |"
     found = [
         auto_attack(net, x, y, heads={"": scene.task}, threat=threat, budget=budget)[""].value.mean().item()
-        for budget in (20, 50, 100)
+        for budget in BUDGETS
     ]
     yield f"| **`auto_attack`** | {' | '.join(f'**{value:.3f}**' for value in found)} |"
 
@@ -194,7 +158,7 @@ def table(scene: Scene, seed: int, count: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=REPORTED_ON, help="of the images that are attacked")
-    parser.add_argument("--count", type=int, default=24, help="images")
+    parser.add_argument("--count", type=int, default=10, help="images")
     parser.add_argument("--out", type=Path, default=RESULTS / "regions.md")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

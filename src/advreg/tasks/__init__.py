@@ -4,7 +4,7 @@ A task is a metric, which way it is worse, and members: attacks that are strong 
 """
 
 from advreg.tasks._boxes import BoxMetric, boxes
-from advreg.tasks._masks import masks
+from advreg.tasks._masks import MaskMetric, masks
 from advreg.tasks._outlines import outlines
 from advreg.tasks._points import points
 from advreg.tasks._surfaces import SurfaceMetric, surfaces
@@ -12,6 +12,7 @@ from advreg.tasks._task import Member, Task
 
 __all__ = [
     "BoxMetric",
+    "MaskMetric",
     "Member",
     "SurfaceMetric",
     "Task",

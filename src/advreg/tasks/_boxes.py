@@ -26,8 +26,8 @@ def boxes(
 
     Objects vanish, move or change their class; where an image has none, false ones appear. The output is a
     list of `{"boxes", "scores", "labels"}`, one for each image, or boxes `(B, Q, 4)` and logits `(B, Q, C)`;
-    the target a list of `{"boxes", "labels"}`. A detector that throws boxes away below a score gives those no gradient, so
-    that in an image where it keeps none nothing can appear: attack it with a low threshold.
+    the target a list of `{"boxes", "labels"}`. A detector that throws boxes away below a score gives those
+    no gradient, so that in an image where it keeps none nothing can appear: attack it with a low threshold.
 
     Args:
         metric: "box_quality", or "average_precision", which counts false objects beside true ones too.
