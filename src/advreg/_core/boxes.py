@@ -169,15 +169,16 @@ def _dense(output: Any, activation: BoxActivation) -> list[Found]:
 
 
 def _pair(output: Any) -> tuple[Tensor, Tensor]:
+    boxes = logits = None
     if isinstance(output, Mapping):
-        chosen = [
+        boxes, logits = (
             next((output[key] for key in keys if key in output), None)
             for keys in (("boxes", "pred_boxes"), ("logits", "pred_logits"))
-        ]
-    else:
-        chosen = list(output) if isinstance(output, (tuple, list)) and len(output) == 2 else []
-    if len(chosen) == 2 and all(isinstance(part, Tensor) for part in chosen):
-        return chosen[0], chosen[1]
+        )
+    elif isinstance(output, (tuple, list)) and len(output) == 2:
+        boxes, logits = output
+    if isinstance(boxes, Tensor) and isinstance(logits, Tensor):
+        return boxes, logits
     held = f" of {list(output)}" if isinstance(output, Mapping) else ""
     raise TypeError(
         'boxes must be a list of {"boxes", "scores", "labels"}, one for each image, or a mapping of "boxes" '

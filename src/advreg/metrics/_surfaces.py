@@ -286,7 +286,7 @@ def _cropped(*edges: Tensor) -> tuple[Tensor, ...]:
         others = [other for other in range(anywhere.ndim) if other != axis]
         places = (anywhere.any(others) if others else anywhere).nonzero().flatten()
         cut.append(slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 1))
-    return tuple(edge[(..., *cut)] for edge in edges)
+    return tuple(edge[(slice(None), slice(None), *cut)] for edge in edges)
 
 
 def _squares(mask: Tensor, sizes: Tensor) -> Tensor:
@@ -305,7 +305,7 @@ def _squares(mask: Tensor, sizes: Tensor) -> Tensor:
         lines = squares.movedim(axis + 2, -1)
         flat = lines.reshape(count, -1, spatial[axis])
         at_once = max(1, _ENTRIES // max(1, count * spatial[axis] ** 2))
-        found = [(part.unsqueeze(2) + way).amin(-1) for part in flat.split(at_once, 1)]
+        found = [(part.unsqueeze(2) + way).amin(-1) for part in torch.split(flat, at_once, 1)]
         squares = torch.cat(found, 1).reshape(lines.shape).movedim(-1, axis + 2)
     return squares
 

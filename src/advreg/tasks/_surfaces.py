@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -63,13 +63,17 @@ def surfaces(
         )
     distance: dict[str, Any] = {"activation": activation, "spacing": spacing}
     options = {**distance, "absent": absent, "include_background": include_background}
-    judge: PerExample
-    if metric == "hausdorff":
-        judge = partial(hausdorff, percentile=percentile, **options)
-    elif metric == "average_surface_distance":
-        judge = partial(average_surface_distance, **options)
-    else:
-        judge = partial(surface_dice, tolerance=tolerance, **options)
+    own: dict[str, Any] = {
+        "hausdorff": {"percentile": percentile},
+        "average_surface_distance": {},
+        "surface_dice": {"tolerance": tolerance},
+    }
+    functions: dict[str, Callable[..., Tensor]] = {
+        "hausdorff": hausdorff,
+        "average_surface_distance": average_surface_distance,
+        "surface_dice": surface_dice,
+    }
+    judge = partial(functions[metric], **own[metric], **options)
     overlap, shrinking = masks(activation=activation, absent=absent).members, Shrinking()
     members = (
         *(replace(member, objective=_OfMask(member.objective)) for member in overlap[:1]),
