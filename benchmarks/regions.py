@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.functional import cross_entropy as classes_cross_entropy
 
-from advreg import Threat, auto_attack, linf, negate, pgd_attack
+from advreg import Steepest, Threat, auto_attack, linf, negate, pgd_attack
 from advreg.objectives import cross_entropy, masked_cross_entropy
-from advreg.rules import Decayed, Shrinking, Steepest
+from advreg.rules import Decayed, Shrinking
 from advreg.tasks import Member, Task, masks
 
 RESULTS = Path(__file__).parent / "results"

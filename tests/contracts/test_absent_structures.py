@@ -1,6 +1,7 @@
 """Attacks on masks of images that lack a structure, or a class, judged by the hard Dice."""
 
 import warnings
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -225,9 +226,20 @@ def twelve(one_thread):
     return trained(12, 3), *scenes(12, 6, 3, 2)
 
 
+@pytest.fixture(scope="module")
+def sure(twelve):
+    """A network that is sure of all it says: its logits are five times as large."""
+    net, x, y = twelve
+    net = deepcopy(net)
+    with torch.no_grad():
+        for part in net[-1].parameters():
+            part.mul_(5)
+    return net, x, y
+
+
 @BUDGETS
 @pytest.mark.parametrize("absent", [None, "count"])
-@pytest.mark.parametrize("case", ["four", "twelve"])
+@pytest.mark.parametrize("case", ["four", "twelve", "sure"])
 def test_masks_of_classes_are_attacked_harder_than_by_cross_entropy(case, absent, budget, request):
     """Plain cross-entropy, signs that decay by a cosine, radii of 2, 1.5 and 1, judged by the Dice."""
     net, x, y = request.getfixturevalue(case)
