@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advreg._core.spacing import Spacing, pixel_sizes, split_spacing
+from advreg._core.tensors import per_example
 from advreg.metrics._channels import Absent, Activation, over_channels, present
 from advreg.metrics._masks import decide, mask_like
 
@@ -218,7 +219,7 @@ def distance_map(mask: Tensor, spacing: Spacing = 1.0) -> Tensor:
 
 
 class Side(NamedTuple):
-    """One surface's pixels, `edge`, and the distance of every pixel to the other, `(B, C, *spatial)`."""
+    """One surface's pixels, `edge`, and their distance to the other, `(B, C, *spatial)`."""
 
     edge: Tensor
     distance: Tensor
@@ -257,8 +258,8 @@ def _measured(
 ) -> Tensor:
     """The mean over channels of a measure of both surfaces; `apart` where one mask alone is empty."""
     decided, truth = _cropped(_edges(pair.decided), _edges(pair.truth))
-    there = Side(decided, _squares(truth, pair.sizes).sqrt())
-    back = Side(truth, _squares(decided, pair.sizes).sqrt())
+    there = Side(decided, _squares(truth, pair.sizes, decided).sqrt())
+    back = Side(truth, _squares(decided, pair.sizes, truth).sqrt())
     found, true = present(pair.decided), present(pair.truth)
     values = torch.where(found & true, measure(there, back), apart)
     values = torch.where(found | true, values, agreed)
@@ -289,25 +290,42 @@ def _cropped(*edges: Tensor) -> tuple[Tensor, ...]:
     return tuple(edge[(slice(None), slice(None), *cut)] for edge in edges)
 
 
-def _squares(mask: Tensor, sizes: Tensor) -> Tensor:
-    """Squared distances to a mask's nearest pixel, `(B, C, *spatial)`."""
-    count, _, *spatial = mask.shape
-    *others, last = range(len(spatial))
+def _squares(mask: Tensor, sizes: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """Squared distances to a mask's nearest pixel, `(B, C, *spatial)`; 0 elsewhere than wanted, if said."""
+    first, *others, last = (0, *range(1, mask.ndim - 3), mask.ndim - 3) if mask.ndim > 3 else (None, 0)
     # Along one axis by the nearest places before and after; the values of the others follow from it.
-    place = torch.arange(spatial[last], device=mask.device, dtype=sizes.dtype)
+    place = torch.arange(mask.shape[-1], device=mask.device, dtype=sizes.dtype)
     before = torch.where(mask, place, -math.inf).cummax(-1).values
     after = torch.where(mask, -place, -math.inf).flip(-1).cummax(-1).values.flip(-1)
-    size = sizes[:, last].reshape(-1, *[1] * (mask.ndim - 1))
-    squares = (size * torch.minimum(place - before, -after - place)).square()
+    squares = (per_example(sizes[:, last], mask) * torch.minimum(place - before, -after - place)).square()
     for axis in others:
-        place = torch.arange(spatial[axis], device=mask.device, dtype=sizes.dtype)
-        way = (sizes[:, axis, None, None] * (place[:, None] - place)).square()[:, None]  # (B, 1, to, from)
-        lines = squares.movedim(axis + 2, -1)
-        flat = lines.reshape(count, -1, spatial[axis])
-        at_once = max(1, _ENTRIES // max(1, count * spatial[axis] ** 2))
-        found = [(part.unsqueeze(2) + way).amin(-1) for part in torch.split(flat, at_once, 1)]
-        squares = torch.cat(found, 1).reshape(lines.shape).movedim(-1, axis + 2)
-    return squares
+        squares = _along(squares, sizes, axis)
+    if first is None:
+        return squares
+    return _along(squares, sizes, first) if wanted is None else _along_at(squares, sizes, wanted)
+
+
+def _along(squares: Tensor, sizes: Tensor, axis: int) -> Tensor:
+    """`min_j f(j) + (s (i - j))^2` along a spatial axis."""
+    lines, count = squares.movedim(axis + 2, -1), squares.shape[axis + 2]
+    place = torch.arange(count, device=squares.device, dtype=sizes.dtype)
+    way = (sizes[:, axis, None, None] * (place[:, None] - place)).square()[:, None]  # (B, 1, to, from)
+    flat = lines.reshape(len(squares), -1, count)
+    at_once = max(1, _ENTRIES // max(1, len(squares) * count**2))
+    found = [(part.unsqueeze(2) + way).amin(-1) for part in torch.split(flat, at_once, 1)]
+    return torch.cat(found, 1).reshape(lines.shape).movedim(-1, axis + 2)
+
+
+def _along_at(squares: Tensor, sizes: Tensor, wanted: Tensor) -> Tensor:
+    """The same along the first axis, at the pixels that are wanted: surfaces are few of an image's."""
+    lines, count = squares.movedim(2, -1), squares.shape[2]
+    place = torch.arange(count, device=squares.device, dtype=sizes.dtype)
+    found = []
+    for some in torch.split(wanted.nonzero(), max(1, _ENTRIES // max(1, count))):
+        image, channel, to, *rest = some.unbind(1)
+        way = (sizes[image, 0, None] * (to[:, None] - place)).square()
+        found.append((lines[(image, channel, *rest)] + way).amin(1))
+    return torch.zeros_like(squares).masked_scatter(wanted, torch.cat(found))
 
 
 _ENTRIES = 1 << 22  # sums that are held at once
