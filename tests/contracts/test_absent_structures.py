@@ -66,6 +66,23 @@ def test_a_structure_that_the_images_lack(budget):
     assert torch.equal(ignoring.value, first.value)
 
 
+@BUDGETS
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_a_class_that_the_images_lack(metric, budget):
+    """Background and a lesion that exclude each other: the lesion's share falls from 1 to 0 by one pixel."""
+    lesion, x = averaging(1, 2.0, [-11.0]), torch.full((2, 1, 16, 16), 0.5)
+    y = torch.zeros(2, 16, 16, dtype=torch.long)
+
+    def net(x):
+        return torch.cat([torch.zeros_like(x), lesion(x)], 1)
+
+    task, threat = masks(metric=metric, activation="softmax", absent="count"), Threat(linf, 0.15)
+    found = auto_attack(net, x, y, heads={"": task}, threat=threat, budget=budget)[""]
+    assert found.clean.tolist() == [1, 1]
+    assert (found.value <= 0.5).all()
+    assert found.member.tolist() == [0, 0]
+
+
 @pytest.mark.parametrize("number", range(len(masks().members)))
 def test_every_member_finds_a_false_pixel(number):
     member, net = masks().members[number], averaging(1, 2.0, [-11.0])
