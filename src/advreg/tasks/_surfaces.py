@@ -74,21 +74,18 @@ def surfaces(
         "surface_dice": surface_dice,
     }
     judge = partial(functions[metric], **own[metric], **options)
-    overlap, shrinking = masks(activation=activation, absent=absent).members, Shrinking()
+    overlap = [
+        replace(member, objective=_OfMask(member.objective))
+        for member in masks(activation=activation, absent=absent).members
+    ]
+    far, shrinking = partial(far_false_positives, **distance), Shrinking()
+    weighed, border = partial(distance_cross_entropy, **distance), partial(boundary, **distance)
     members = (
-        *(replace(member, objective=_OfMask(member.objective)) for member in overlap[:1]),
-        Member(
-            "far false positives, shrinking radius",
-            partial(far_false_positives, **distance),
-            schedule=shrinking,
-        ),
-        Member(
-            "cross-entropy by distance, shrinking radius",
-            partial(distance_cross_entropy, **distance),
-            schedule=shrinking,
-        ),
-        Member("boundary loss, shrinking radius", partial(boundary, **distance), schedule=shrinking),
-        *(replace(member, objective=_OfMask(member.objective)) for member in overlap[1:]),
+        *overlap[:2],
+        Member("cross-entropy by distance, shrinking radius", weighed, schedule=shrinking),
+        Member("far false positives, shrinking radius", far, schedule=shrinking),
+        Member("boundary loss, shrinking radius", border, schedule=shrinking),
+        *overlap[2:],
     )
     if metric == "surface_dice":
         return Task(judge, "lower", members, worst=0.0)
