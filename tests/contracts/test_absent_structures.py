@@ -1,6 +1,7 @@
 """Attacks on masks of images that lack a structure, or a class, judged by the hard Dice."""
 
 import warnings
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -63,6 +64,23 @@ def test_a_structure_that_the_images_lack(budget):
         lambda x: net(x)[:, :1], x, y[:, :1], heads={"": masks()}, threat=Threat(linf, 0.04), budget=budget
     )[""]
     assert torch.equal(ignoring.value, first.value)
+
+
+@BUDGETS
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_a_class_that_the_images_lack(metric, budget):
+    """Background and a lesion that exclude each other: the lesion's share falls from 1 to 0 by one pixel."""
+    lesion, x = averaging(1, 2.0, [-11.0]), torch.full((2, 1, 16, 16), 0.5)
+    y = torch.zeros(2, 16, 16, dtype=torch.long)
+
+    def net(x):
+        return torch.cat([torch.zeros_like(x), lesion(x)], 1)
+
+    task, threat = masks(metric=metric, activation="softmax", absent="count"), Threat(linf, 0.15)
+    found = auto_attack(net, x, y, heads={"": task}, threat=threat, budget=budget)[""]
+    assert found.clean.tolist() == [1, 1]
+    assert (found.value <= 0.5).all()
+    assert found.member.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("number", range(len(masks().members)))
@@ -225,9 +243,20 @@ def twelve(one_thread):
     return trained(12, 3), *scenes(12, 6, 3, 2)
 
 
+@pytest.fixture(scope="module")
+def sure(twelve):
+    """A network that is sure of all it says: its logits are five times as large."""
+    net, x, y = twelve
+    net = deepcopy(net)
+    with torch.no_grad():
+        for part in net[-1].parameters():
+            part.mul_(5)
+    return net, x, y
+
+
 @BUDGETS
 @pytest.mark.parametrize("absent", [None, "count"])
-@pytest.mark.parametrize("case", ["four", "twelve"])
+@pytest.mark.parametrize("case", ["four", "twelve", "sure"])
 def test_masks_of_classes_are_attacked_harder_than_by_cross_entropy(case, absent, budget, request):
     """Plain cross-entropy, signs that decay by a cosine, radii of 2, 1.5 and 1, judged by the Dice."""
     net, x, y = request.getfixturevalue(case)

@@ -74,7 +74,7 @@ NO_SOURCE = {
         *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "weighted", "worst_head")
     },
     "plotting": {"plot_curves", "plot_front"},
-    "tasks": {"masks", "outlines", "points"},
+    "tasks": {"boxes", "masks", "outlines", "points", "surfaces"},
     "testing": {"check_norm", "check_objective", "check_rule"},
 }
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, jaccard_score
 
 from advreg import J_IND_seg, contour_dice, dice, point_error, soft_dice
-from advreg.metrics import aupr, auroc, fpr_at_tpr
+from advreg.metrics import aupr, auroc, fpr_at_tpr, iou
 from advreg.testing import check_objective
 
 
@@ -140,3 +140,53 @@ def test_metrics_keep_the_contract():
 def test_errors_say_what_to_do(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_iou_is_scikit_learns_jaccard():
+    output, target = logits(5, 2, 9, 7), logits(5, 2, 9, 7).flip(0) > 0.3
+    expected = [
+        np.mean([jaccard_score(b.flatten(), a.flatten()) for a, b in zip(o > 0, t, strict=True)])
+        for o, t in zip(output, target, strict=True)
+    ]
+    np.testing.assert_allclose(iou(output, target), expected, rtol=1e-6)
+    classes = torch.randint(0, 3, (5, 9, 7), generator=torch.Generator().manual_seed(1))
+    scores = logits(5, 4, 9, 7)  # the last class is in no truth
+    expected = [
+        jaccard_score(c.flatten(), o.argmax(0).flatten(), average="macro", labels=[0, 1, 2])
+        for o, c in zip(scores, classes, strict=True)
+    ]
+    np.testing.assert_allclose(iou(scores, classes, activation="softmax"), expected, rtol=1e-6)
+    check_objective(iou, output, target)
+
+
+def test_iou_of_empty_masks_half_precision_and_nan():
+    empty, full = torch.full((1, 1, 4, 4), -1.0), torch.ones(1, 1, 4, 4)
+    assert iou(empty, 0 * full).item() == 1
+    assert iou(empty, full).item() == 0
+    assert iou(full, 0 * full).item() == 0
+    assert iou(full.half(), full).dtype == torch.float32
+    output = torch.cat([full, full])
+    output[1, 0, 0, 0] = torch.nan
+    assert iou(output, torch.ones_like(output)).isnan().tolist() == [False, True]
+    ignored = iou(
+        output, torch.ones_like(output).index_put((torch.tensor(1),), torch.tensor(255.0)), ignore_index=255
+    )
+    assert ignored.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("function", [dice, soft_dice, iou])
+def test_signals_and_volumes_are_as_images_of_one_row(function):
+    output, target = logits(3, 2, 24), logits(3, 2, 24).flip(0) > 0.2
+    expected = function(output.unsqueeze(2), target.unsqueeze(2))
+    torch.testing.assert_close(function(output, target), expected)
+    torch.testing.assert_close(function(output[:, :, None, None], target[:, :, None, None]), expected)
+    numbers = torch.randint(0, 6, (3, 8), generator=torch.Generator().manual_seed(1))
+    scores = logits(3, 6, 8)  # with class numbers nothing is ambiguous
+    expected = function(scores.unsqueeze(2), numbers.unsqueeze(1), activation="softmax")
+    torch.testing.assert_close(function(scores, numbers, activation="softmax"), expected)
+
+
+def test_images_that_lack_the_channel_are_no_signals():
+    for shape in ((2, 16, 16), (2, 16, 24), (2, 16)):
+        with pytest.raises(ValueError, match=r"lack its channel: add it with mask.unsqueeze\(1\)"):
+            dice(logits(*shape), logits(*shape) > 0)

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from advreg import (
-    J_IND_seg,
-    dice,
-)
+from advreg import J_IND_seg, Threat, auto_attack, dice, linf
+from advreg.metrics import iou
 from advreg.objectives import SharpenedDice
 from advreg.tasks import masks
 
@@ -52,3 +50,42 @@ def test_what_is_ignored_changes_no_member():
         assert not torch.equal(
             member.objective(OUTPUT, IGNORED), member.objective(OUTPUT, IGNORED.where(IGNORED == 255, 1))
         )
+
+
+FORMS = [
+    ((1, 40), "sigmoid"),
+    ((3, 40), "sigmoid"),
+    ((3, 12), "softmax"),
+    ((1, 9, 10), "sigmoid"),
+    ((3, 9, 10), "softmax"),
+    ((2, 5, 6, 7), "sigmoid"),
+    ((4, 5, 6, 7), "softmax"),
+]
+
+
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+@pytest.mark.parametrize(("shape", "activation"), FORMS)
+def test_signals_images_and_volumes_of_all_kinds_are_attacked(shape, activation, metric):
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    bias = 0.1 * torch.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+
+    def model(x):
+        return 8 * (x - 0.5) + bias
+
+    clean = model(x)
+    target = clean.argmax(1) if activation == "softmax" else (clean > 0).float()
+    task = masks(metric=metric, activation=activation)
+    found = auto_attack(model, x, target, heads={"": task}, threat=Threat(linf, 0.1), budget=20)[""]
+    assert (found.clean == 1).all()
+    assert (found.value < 0.9).all()
+    judge = {"dice": dice, "iou": iou}[metric]
+    assert torch.equal(found.value, judge(model(found.x), target, activation=activation))
+    if activation == "softmax":  # one channel for each class says the same
+        channels = torch.nn.functional.one_hot(target, shape[0]).movedim(-1, 1)
+        same = auto_attack(model, x, channels, heads={"": task}, threat=Threat(linf, 0.1), budget=20)[""]
+        assert torch.equal(same.value, found.value)
+
+
+def test_another_metric_is_refused():
+    with pytest.raises(ValueError, match="metric must be 'dice' or 'iou'"):
+        masks(metric="jaccard")

@@ -1,4 +1,4 @@
-"""Dice of masks, `(B, C, *spatial)`, soft and decided; how a mask head is read."""
+"""Dice of masks, `(B, C, *spatial)`, soft and decided, and their IoU; how a mask head is read."""
 
 from __future__ import annotations
 
@@ -119,13 +119,60 @@ def dice(
     Source:
         Chen et al., Eq 15; "ignore" is `ignore_empty` of MONAI's DiceMetric, but for empty images.
     """
+    values, there = _decided_dice(output, target, activation, ignore_index)
+    return over_channels(values, there, activation, absent)
+
+
+def iou(
+    output: Tensor,
+    target: Tensor,
+    *,
+    activation: Activation = "sigmoid",
+    ignore_index: int | None = None,
+    absent: Absent | None = None,
+) -> Tensor:
+    """Intersection over union of the decided mask (Jaccard index): `|A ∩ B| / |A ∪ B|`; mean over channels.
+
+    Of one channel it is `D / (2 - D)`, D being its `dice`, with which it shares the decision, empty masks and
+    what absent channels do. With "softmax" it is the mean over an image's classes; the mIoU of a data set's
+    tables sums intersections and unions over all images first, and is no mean over examples.
+
+    Args:
+        output: As for `dice`.
+        target: As for `dice`.
+        activation: As for `dice`.
+        ignore_index: As for `dice`.
+        absent: As for `dice`.
+
+    Returns:
+        `(B,)` in [0, 1]; NaN where NaN cannot be decided.
+
+    Raises:
+        ValueError: As for `soft_dice`.
+
+    Example:
+        >>> import torch
+        >>> from advreg.metrics import iou
+        >>> iou(torch.tensor([[[[1.0, 1.0, -1.0]]]]), torch.tensor([[[[0.0, 1.0, 1.0]]]]))
+        tensor([0.3333])
+
+    Source:
+        Jaccard, 1912; Everingham et al., Pascal VOC, IJCV 88, 2010, section 4.3.
+    """
+    values, there = _decided_dice(output, target, activation, ignore_index)
+    return over_channels(values / (2 - values), there, activation, absent)
+
+
+def _decided_dice(
+    output: Tensor, target: Tensor, activation: Activation, ignore_index: int | None
+) -> tuple[Tensor, Tensor]:
+    """The Dice of each channel of the decided mask, and which channels are in the truth, `(B, C)`."""
     mask, counted = mask_like(output, target, activation, ignore_index)
     inside, decided = mask > 0.5, decide(output, activation)
     wide = torch.promote_types(output.dtype, torch.float32)
     values = channel_dice(decided.to(wide), inside.to(wide), counted)
     unknown = output.isnan() if counted is None else output.isnan() & counted
-    values = torch.where(unknown.flatten(2).any(2), torch.nan, values)
-    return over_channels(values, present(inside, counted), activation, absent)
+    return torch.where(unknown.flatten(2).any(2), torch.nan, values), present(inside, counted)
 
 
 def probabilities(output: Tensor, activation: Activation) -> Tensor:
@@ -160,10 +207,11 @@ def mask_like(
         if tensors and target.shape != output.shape:
             _refuse_numbers(output, target, activation)
         same_shape(output, target)
-    if output.ndim < 4:
+    if output.ndim < 3 or (output.ndim == 3 and not numbers and 2 * output.shape[1] > output.shape[2]):
         raise ValueError(
-            f"a mask must be (B, C, *spatial) with two spatial dimensions or more; got {tuple(output.shape)}:"
-            " add the channel with mask.unsqueeze(1) to output and target, for a 1D signal a dimension too"
+            f"a mask must be (B, C, *spatial); got {tuple(output.shape)}, which seems to lack its channel: "
+            "add it with mask.unsqueeze(1) to output and target; for a signal (B, C, L) with more channels "
+            "than half its length add a dimension, mask.unsqueeze(-1)"
         )
     if activation == "softmax" and output.shape[1] == 1:
         raise ValueError(

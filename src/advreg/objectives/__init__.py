@@ -23,6 +23,7 @@ for nothing, and has no gradient. It must be cut with the batch, so take it from
 
 from advreg._core.targets import per_example, shared
 from advreg._core.types import Output, PerExample, Target
+from advreg.objectives._boxes import false_boxes, missed_boxes
 from advreg.objectives._combine import (
     Normalised,
     at,
@@ -47,6 +48,7 @@ from advreg.objectives._masks import (
 from advreg.objectives._paper import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg
 from advreg.objectives._points import absolute_error, huber, worst_point
 from advreg.objectives._sharpened import SharpenedDice, SharpenedOverlap
+from advreg.objectives._surfaces import boundary, distance_cross_entropy, far_false_positives
 
 __all__ = [
     "J_IND_reg",
@@ -63,14 +65,19 @@ __all__ = [
     "Within",
     "absolute_error",
     "at",
+    "boundary",
     "contour_overlap",
     "cosine_weighted",
     "cross_entropy",
+    "distance_cross_entropy",
+    "false_boxes",
+    "far_false_positives",
     "heads_read",
     "huber",
     "jensen_shannon",
     "margin",
     "masked_cross_entropy",
+    "missed_boxes",
     "negate",
     "normalised",
     "on",

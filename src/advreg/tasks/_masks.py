@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
-from advreg.metrics import Absent, Activation, dice
+from advreg._core.checks import check_word
+from advreg.metrics import Absent, Activation, dice, iou
 from advreg.objectives import (
     SharpenedDice,
     masked_cross_entropy,
@@ -13,46 +14,56 @@ from advreg.objectives import (
 from advreg.rules import Adaptive, Decayed, Momentum, Shrinking
 from advreg.tasks._task import Member, Task
 
+MaskMetric = Literal["dice", "iou"]
+"""A metric of decided masks, by the name that it has in `advreg.metrics`."""
+
 
 def masks(
-    *, activation: Activation = "sigmoid", ignore_index: int | None = None, absent: Absent | None = None
+    *,
+    metric: MaskMetric = "dice",
+    activation: Activation = "sigmoid",
+    ignore_index: int | None = None,
+    absent: Absent | None = None,
 ) -> Task:
-    """A head of masks, from logits: the hard `dice`, lower is worse, 0 is the worst.
+    """A head of masks, from logits: the hard `dice`, or `iou`, lower is worse, 0 is the worst.
+
+    Masks are `(B, C, *spatial)`: signals, images or volumes, of channels of their own or, with "softmax", of
+    classes that exclude each other, whose target is class numbers `(B, *spatial)` or one channel for each.
 
     Structures that an image lacks are attacked too, by every member: one false pixel is enough.
 
     Args:
+        metric: "dice", or "iou", the intersection over union.
         activation: "sigmoid" for channels of their own, "softmax" for classes that exclude each other.
         ignore_index: As for `dice`.
         absent: As for `dice`: whether channels that an image lacks count.
 
     Raises:
-        ValueError: Another activation, probabilities among them; another word for `absent`.
+        ValueError: Another metric; another activation, probabilities among them; another word for `absent`.
 
     Example:
         >>> from advreg.tasks import masks
         >>> [member.name for member in masks().members][:2]
         ['sharper Dice, shrinking radius', 'sharpened Dice, fixed radius']
     """
+    check_word("metric", metric, get_args(MaskMetric))
     pixels: dict[str, Any] = {"activation": activation, "ignore_index": ignore_index}
     options = {**pixels, "absent": absent}
     shrinking = Shrinking()
     plain, sharp = SharpenedDice(**options), SharpenedDice(1.0, 5.0, 0.6, **options)
     soft, momentum = SharpenedDice(0.2, 3.0, 0.8, **options), Decayed(Momentum(2.0, decay=0.5))
-    hard, balanced = (
-        SharpenedDice(2.0, 2.0, **options),
-        partial(masked_cross_entropy, balanced=True, **pixels),
+    hard, flat = SharpenedDice(2.0, 2.0, **options), partial(masked_cross_entropy, **pixels)
+    sharper = Member("sharper Dice, shrinking radius", sharp, schedule=shrinking)
+    fixed = Member("sharpened Dice, fixed radius", plain)
+    softer = Member("softer Dice, shrinking radius", soft, schedule=shrinking)
+    # Of many classes the true logit leads by more: a factor that begins large leaves sure pixels no gradient.
+    first = (fixed, softer, sharper) if activation == "softmax" else (sharper, fixed, softer)
+    members = (
+        *first,
+        Member("APGD, hard Dice, shrinking radius", hard, Adaptive(), shrinking),
+        Member("sharpened Dice, momentum, shrinking radius", plain, momentum, shrinking),
+        Member("cross-entropy of right pixels, shrinking radius", flat, schedule=shrinking)
+        if activation == "softmax"
+        else Member("balanced cross-entropy", partial(flat, balanced=True), schedule=shrinking),
     )
-    return Task(
-        partial(dice, **options),
-        "lower",
-        (
-            Member("sharper Dice, shrinking radius", sharp, schedule=shrinking),
-            Member("sharpened Dice, fixed radius", plain),
-            Member("softer Dice, shrinking radius", soft, schedule=shrinking),
-            Member("APGD, hard Dice, shrinking radius", hard, Adaptive(), shrinking),
-            Member("sharpened Dice, momentum, shrinking radius", plain, momentum, shrinking),
-            Member("balanced cross-entropy", balanced, schedule=shrinking),
-        ),
-        worst=0.0,
-    )
+    return Task(partial(dice if metric == "dice" else iou, **options), "lower", members, worst=0.0)
