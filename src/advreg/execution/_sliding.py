@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -165,7 +165,7 @@ class SlidingWindow(nn.Module):
     def _rewinding(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Contexts of a pass of some windows, which is about to be, and of the same pass once more."""
         writable = [b for m in self.net.modules() if m.training for b in m.buffers(recurse=False)]
-        return nullcontext(), _with_values(writable, [buffer.detach().clone() for buffer in writable])
+        return nullcontext(), _Rewound(writable)
 
 
 class _Windows(Function):
@@ -203,17 +203,24 @@ def _run(
     return output if heads is None else {key: head(output, key, "output") for key in heads}
 
 
-@contextmanager
-def _with_values(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
-    """Run with buffers as they were, such as running statistics, and put back what they are now."""
-    now = [buffer.detach().clone() for buffer in buffers]
-    try:
-        for buffer, value in zip(buffers, values, strict=True):
+class _Rewound:
+    """Context, for any number of passes, in which buffers are as they were, such as running statistics."""
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self._buffers = buffers
+        self._then = [buffer.detach().clone() for buffer in buffers]
+        self._now: list[list[Tensor]] = []
+
+    def __enter__(self) -> None:
+        self._now.append([buffer.detach().clone() for buffer in self._buffers])
+        self._set(self._then)
+
+    def __exit__(self, *error: object) -> None:
+        self._set(self._now.pop())
+
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for buffer, value in zip(self._buffers, values, strict=True):
             buffer.data.copy_(value)  # unseen by autograd, which may hold it
-        yield
-    finally:
-        for buffer, value in zip(buffers, now, strict=True):
-            buffer.data.copy_(value)
 
 
 def _starts(length: int, size: int, overlap: float) -> tuple[int, ...]:
