@@ -276,6 +276,22 @@ def test_autocast_holds_in_the_backward_pass():
         compared(mine, theirs, 0.05)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute"
+)  # torch's own, of compiling on a tensor that is no leaf
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_around_or_inside_it_gives_the_same(backend):
+    net, x = convs(2).double(), torch.rand(1, 1, 8, 9, dtype=torch.float64, requires_grad=True)
+    around = torch.compile(SlidingWindow(net, 6), backend=backend)
+    inside = SlidingWindow(torch.compile(net, backend=backend), 6)
+    expected = SlidingWindow(net, 6)(x)
+    (slope,) = torch.autograd.grad(expected.square().sum(), x)
+    for model in (around, inside):
+        found = model(x)
+        compared(found, expected, 1e-12)
+        compared(torch.autograd.grad(found.square().sum(), x)[0], slope, 1e-12)
+
+
 # Memory
 
 

@@ -106,6 +106,7 @@ class SlidingWindow(nn.Module):
         """The options, for its text."""
         return f"size={self.size}, overlap={self.overlap}, mode={self.mode!r}, batch={self.batch}"
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it loses gradients of what is written in place
     def forward(self, x: Tensor, heads: Sequence[str | int] | None = None) -> Output:
         """The blended output for `(B, C, *spatial)`, built like that of the network.
 
