@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
 
 from advreg._core.checks import check_word
 from advreg._core.modules import modules_of, roots
@@ -120,10 +120,15 @@ class SlidingWindow(nn.Module):
         padded = self._padded(wide(x), grid)
         places = grid.places(len(x))
         blended: Blended | None = None
+        chance: _Chance | None = None
         for first in range(0, max(1, len(places)), self.batch):
             some = places[first : first + self.batch]
             if torch.is_grad_enabled():
-                output = checkpoint(run, padded, some, use_reentrant=False, context_fn=self._rewinding)
+                chance = _same_or(_chance(padded), chance)
+                again = partial(self._again, padded, chance)
+                output = checkpoint(
+                    run, padded, some, use_reentrant=False, preserve_rng_state=False, context_fn=again
+                )
             else:
                 output = run(padded, some)
             if blended is None:
@@ -163,10 +168,39 @@ class SlidingWindow(nn.Module):
                 f'{self.padding!r}: {str(error).splitlines()[0]}; take padding="constant" or a smaller size'
             ) from error
 
-    def _rewinding(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    def _again(
+        self, x: Tensor, chance: _Chance
+    ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Contexts of a pass of some windows, which is about to be, and of the same pass once more."""
         writable = [b for m in self.net.modules() if m.training for b in m.buffers(recurse=False)]
-        return nullcontext(), _Rewound(writable)
+        return nullcontext(), _Rewound(writable, x, chance)
+
+
+class _Chance(NamedTuple):
+    """The states of torch's global generators, of the CPU and of the device of some tensor."""
+
+    cpu: Tensor
+    kind: str
+    devices: list[int]
+    states: list[Tensor]
+
+    def set(self) -> None:
+        """Let them be the states again."""
+        torch.set_rng_state(self.cpu)
+        if self.devices:
+            set_device_states(self.devices, self.states, device_type=self.kind)
+
+
+def _chance(x: Tensor) -> _Chance:
+    """The states now."""
+    return _Chance(torch.get_rng_state(), x.device.type, *get_device_states(x))
+
+
+def _same_or(now: _Chance, last: _Chance | None) -> _Chance:
+    """The last states where they are still the same: small pieces of memory that stay would scatter it."""
+    if last is None or not all(map(torch.equal, [now.cpu, *now.states], [last.cpu, *last.states])):
+        return now
+    return last
 
 
 class _Windows(Function):
@@ -205,21 +239,22 @@ def _run(
 
 
 class _Rewound:
-    """Context, for any number of passes, in which buffers are as they were, such as running statistics."""
+    """Context, for any number of passes, in which buffers and generators are as they were."""
 
-    def __init__(self, buffers: Sequence[Tensor]) -> None:
-        self._buffers = buffers
+    def __init__(self, buffers: Sequence[Tensor], x: Tensor, chance: _Chance) -> None:
+        self._buffers, self._x, self._chance = buffers, x, chance
         self._then = [buffer.detach().clone() for buffer in buffers]
-        self._now: list[list[Tensor]] = []
+        self._now: list[tuple[list[Tensor], _Chance]] = []
 
     def __enter__(self) -> None:
-        self._now.append([buffer.detach().clone() for buffer in self._buffers])
-        self._set(self._then)
+        self._now.append(([buffer.detach().clone() for buffer in self._buffers], _chance(self._x)))
+        self._set(self._then, self._chance)
 
     def __exit__(self, *error: object) -> None:
-        self._set(self._now.pop())
+        self._set(*self._now.pop())
 
-    def _set(self, values: Sequence[Tensor]) -> None:
+    def _set(self, values: Sequence[Tensor], chance: _Chance) -> None:
+        chance.set()
         for buffer, value in zip(self._buffers, values, strict=True):
             buffer.data.copy_(value)  # unseen by autograd, which may hold it
 
