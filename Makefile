@@ -42,6 +42,7 @@ bench: .venv/bench  ## speed and memory as ratios in one run; needs a quiet mach
 	$(BIN)/python benchmarks/ood.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/sliding.py
 	$(BIN)/python benchmarks/assumptions.py
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/diagnostics.py

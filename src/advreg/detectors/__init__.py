@@ -8,7 +8,7 @@ strange inputs has hardly been tried: attack it with `aware` and `lower_score`.
 from advreg.detectors._detector import Detector, aware, lower_score, score_of, scores
 from advreg.detectors._disagreement import DisagreementDetector
 from advreg.detectors._distance import MahalanobisDetector, NearestNeighbourDetector
-from advreg.detectors._features import Inputs
+from advreg.detectors._features import Inputs, Pool
 from advreg.detectors._reconstruction import ReconstructionDetector
 from advreg.detectors._report import Report, ReportRow, report
 
@@ -18,6 +18,7 @@ __all__ = [
     "Inputs",
     "MahalanobisDetector",
     "NearestNeighbourDetector",
+    "Pool",
     "ReconstructionDetector",
     "Report",
     "ReportRow",

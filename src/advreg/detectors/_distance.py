@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from advreg._core.types import Model, Output
-from advreg.detectors._features import Inputs, at_rest, gathered, layer_name, read, with_features, write
+from advreg.detectors._features import (
+    Inputs,
+    Pool,
+    Reading,
+    at_rest,
+    gathered,
+    layer_name,
+    read,
+    with_features,
+    write,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +31,25 @@ class MahalanobisDetector:
 
     Args:
         model: A network.
-        layer: The name of one of its layers, or the layer: `(B, D)` or `(B, D, *spatial)`, which is averaged
-            over the spatial dimensions.
+        layer: The name of one of its layers, or the layer: `(B, D)`, or a map or tokens, of which the mean is
+            taken over all but the channels.
         shrinkage: The covariance is `(1 - shrinkage) S + shrinkage tr(S)/D I`, S being that of the sample; by
             default the amount is that of Ledoit and Wolf, which serves also where examples are few.
         mean: What `fit` finds, `(D,)`.
         whitening: What `fit` finds, `(D, D)`: the inverse of the covariance's Cholesky factor.
+        head: Which part of the layer's output, where that is a list, tuple, mapping or dataclass, such as a
+            ModelOutput of transformers, that holds several tensors: its place, key or field.
+        channels: Which dimension of the output holds the channels: 1 for `(B, C, *spatial)`, -1 for tokens
+            `(B, T, D)` and maps `(B, H, W, D)` of transformers. By default 1; an output of three dimensions,
+            or of a shape that looks channels last, is refused until it is said.
+        pool: "mean"; "cls", the first token; or a function of the layer's output that returns `(B, D)`, such
+            as `lambda tokens: tokens[:, 1:].mean(1)`. Examples must not interact in it.
 
     Raises:
-        TypeError: A model that is no `torch.nn.Module`.
-        ValueError: A layer that the model does not have; shrinkage outside [0, 1].
+        TypeError: A model that is no `torch.nn.Module`; when fitted: a layer whose output holds no tensor, or
+            several without `head=`.
+        ValueError: A layer that the model does not have; options out of range; when fitted: a layer whose
+            channels cannot be told.
 
     Example:
         >>> import torch
@@ -49,9 +68,13 @@ class MahalanobisDetector:
     shrinkage: float | None = None
     mean: Tensor | None = field(default=None, repr=False)
     whitening: Tensor | None = field(default=None, repr=False)
+    head: str | int | None = field(default=None, kw_only=True)
+    channels: int | None = field(default=None, kw_only=True)
+    pool: Pool = field(default="mean", kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", layer_name(self.model, self.layer))
+        _reading(self)
         if self.shrinkage is not None and not 0 <= self.shrinkage <= 1:
             raise ValueError(
                 f"shrinkage must be in [0, 1], or None for Ledoit and Wolf's; got {self.shrinkage}"
@@ -64,7 +87,7 @@ class MahalanobisDetector:
             ValueError: Fewer than 2 examples, or, without shrinkage, no more than features; features that do
                 not vary, or are not finite.
         """
-        found = gathered(self.model, str(self.layer), batches)
+        found = gathered(self.model, _reading(self), batches)
         count, width = found.shape
         least = width + 1 if self.shrinkage == 0 else 2
         if count < least:
@@ -88,7 +111,7 @@ class MahalanobisDetector:
         if self.mean is None or self.whitening is None:
             raise _unfitted(self)
         with at_rest(self.model):
-            output, features = with_features(self.model, str(self.layer), x)
+            output, features = with_features(self.model, _reading(self), x)
         _same_width(features, self.mean, str(self.layer))
         mean, whitening = self.mean.to(features), self.whitening.to(features)
         distance: Tensor = torch.linalg.vector_norm((features - mean) @ whitening.T, dim=1)
@@ -98,13 +121,17 @@ class MahalanobisDetector:
         """Write what was fitted, not the model, to an `.npz` file, and return its path."""
         if self.mean is None or self.whitening is None:
             raise _unfitted(self)
-        options = {"layer": self.layer, "shrinkage": self.shrinkage}
-        return write(path, _kind(self), self.model, options, mean=self.mean, whitening=self.whitening)
+        learned = {"mean": self.mean, "whitening": self.whitening}
+        options = {"shrinkage": self.shrinkage}
+        return write(path, _kind(self), self.model, _reading(self), options, **learned)
 
     @classmethod
-    def load(cls, path: str | Path, model: Model) -> MahalanobisDetector:
-        """Read what `save` wrote, for the same model. Raises `ValueError` for anything else."""
-        return cls(model, **read(path, cls.__name__, model))
+    def load(cls, path: str | Path, model: Model, *, pool: Pool | None = None) -> MahalanobisDetector:
+        """Read what `save` wrote, for the same model. Raises `ValueError` for anything else.
+
+        A file holds no functions: where one pooled the features, pass it once more.
+        """
+        return cls(model, **read(path, cls.__name__, model, pool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +146,13 @@ class NearestNeighbourDetector:
         layer: As for `MahalanobisDetector`.
         k: Which neighbour.
         bank: What `fit` finds: the features of the in-distribution inputs, `(N, D)`.
+        head: As for `MahalanobisDetector`, and so are channels and pool.
+        channels: See there.
+        pool: See there.
 
     Raises:
-        TypeError: A model that is no `torch.nn.Module`.
-        ValueError: A layer that the model does not have; k less than 1.
+        TypeError: As for `MahalanobisDetector`.
+        ValueError: As for `MahalanobisDetector`; k less than 1.
 
     Example:
         >>> import torch
@@ -141,9 +171,13 @@ class NearestNeighbourDetector:
     layer: str | nn.Module
     k: int = 5
     bank: Tensor | None = field(default=None, repr=False)
+    head: str | int | None = field(default=None, kw_only=True)
+    channels: int | None = field(default=None, kw_only=True)
+    pool: Pool = field(default="mean", kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", layer_name(self.model, self.layer))
+        _reading(self)
         if self.k < 1:
             raise ValueError(f"k must be 1 or more; got {self.k}")
 
@@ -153,7 +187,7 @@ class NearestNeighbourDetector:
         Raises:
             ValueError: Fewer than k examples; features that are not finite.
         """
-        found = gathered(self.model, str(self.layer), batches)
+        found = gathered(self.model, _reading(self), batches)
         if len(found) < self.k:
             raise ValueError(
                 f"the distance to neighbour {self.k} needs at least {self.k} examples; got {len(found)}: "
@@ -170,7 +204,7 @@ class NearestNeighbourDetector:
         if self.bank is None:
             raise _unfitted(self)
         with at_rest(self.model):
-            output, features = with_features(self.model, str(self.layer), x)
+            output, features = with_features(self.model, _reading(self), x)
         _same_width(features, self.bank, str(self.layer))
         bank, unit = self.bank.to(features), _unit(features)
         with torch.no_grad():  # a product of matrices would lose the digits of small distances
@@ -183,12 +217,20 @@ class NearestNeighbourDetector:
         """Write what was fitted, not the model, to an `.npz` file, and return its path."""
         if self.bank is None:
             raise _unfitted(self)
-        return write(path, _kind(self), self.model, {"layer": self.layer, "k": self.k}, bank=self.bank)
+        return write(path, _kind(self), self.model, _reading(self), {"k": self.k}, bank=self.bank)
 
     @classmethod
-    def load(cls, path: str | Path, model: Model) -> NearestNeighbourDetector:
-        """Read what `save` wrote, for the same model. Raises `ValueError` for anything else."""
-        return cls(model, **read(path, cls.__name__, model))
+    def load(cls, path: str | Path, model: Model, *, pool: Pool | None = None) -> NearestNeighbourDetector:
+        """Read what `save` wrote, for the same model. Raises `ValueError` for anything else.
+
+        A file holds no functions: where one pooled the features, pass it once more.
+        """
+        return cls(model, **read(path, cls.__name__, model, pool))
+
+
+def _reading(detector: MahalanobisDetector | NearestNeighbourDetector) -> Reading:
+    """How it reads its features; checked."""
+    return Reading(str(detector.layer), detector.head, detector.channels, detector.pool)
 
 
 def _covariance(centred: Tensor, shrinkage: float | None, layer: str) -> Tensor:

@@ -5,23 +5,29 @@ from __future__ import annotations
 import difflib
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advreg._core.checks import examples
+from advreg._core.checks import check_word, examples
 from advreg._core.files import written_whole
 from advreg._core.fingerprint import digest
+from advreg._core.tensors import wide
+from advreg._core.trees import children, head, tensors
 from advreg._core.types import Model, Output
 from advreg.execution import evaluating, frozen
 
 Inputs: TypeAlias = Iterable[Tensor | tuple[Tensor, ...] | list[Any]]
 """Batches of inputs `(B, *input)`, or of `(x, y, ...)`, of which the first counts: a `DataLoader`, a list."""
+
+Pool: TypeAlias = Literal["mean", "cls"] | Callable[[Any], Tensor]
+"""Pooling of a layer's output: "mean" over all but channels, "cls", the first token, or a function."""
 
 
 @contextmanager
@@ -65,17 +71,133 @@ def layer_name(model: Model, layer: str | nn.Module) -> str:
     return found[0]
 
 
-def with_features(model: Model, layer: str, x: Tensor) -> tuple[Output, Tensor]:
-    """The model's output for `x`, and a layer's features, `(B, D)`: its output, mean over spatial dimensions.
+@dataclass(frozen=True)
+class Reading:
+    """How features are read out of a network: the layer, and what of its output they are.
+
+    Attributes:
+        layer: The name of a layer.
+        head: Which part of its output, where that holds several tensors.
+        channels: Which dimension of the output holds the channels.
+        pool: How the rest is taken together.
+    """
+
+    layer: str
+    head: str | int | None = None
+    channels: int | None = None
+    pool: Pool = "mean"
+
+    def __post_init__(self) -> None:
+        if not callable(self.pool):
+            check_word("pool", self.pool, ("mean", "cls"), ": or give a function of the layer's output")
+        if self.channels is not None and (
+            isinstance(self.channels, bool) or not isinstance(self.channels, int) or self.channels == 0
+        ):
+            raise ValueError(
+                f"channels must be the dimension that holds the channels, 1 for (B, C, *spatial), -1 for "
+                f"(B, *spatial, C), not 0, the batch; got {self.channels!r}"
+            )
+
+    def features(self, output: Any, count: int) -> Tensor:
+        """Features `(B, D)`, in float32 at least, from what the layer returned for `count` examples."""
+        name = f"the layer {self.layer!r}"
+        found = output if self.head is None else head(output, self.head, f"output of {name}")
+        if callable(self.pool):
+            features = self.pool(found)
+            if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count:
+                came = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+                raise ValueError(f"pool must return features (B, D) with B = {count} of {name}; got {came}")
+        else:
+            features = self._pooled(self._tensor(found, name), count, name)
+        return finite(wide(features), f"the features of {name}")
+
+    def _tensor(self, found: Any, name: str) -> Tensor:
+        """The one tensor of an output."""
+        if isinstance(found, Tensor):
+            return found
+        held = children(found) or {}
+        some = list(tensors(found))
+        if len(some) == 1:
+            return some[0]
+        which = {key: tuple(one.shape) for key, one in held.items() if isinstance(one, Tensor)} or list(held)
+        raise TypeError(
+            f"{name} must return a tensor, or one among other things; got {type(found).__name__}"
+            + (f" with {len(some)}, {which}: say which, head={next(iter(which))!r}" if some else "")
+            + ("" if some else ": choose a layer inside")
+            + ", or make features of it, pool=lambda output: ... -> (B, D)"
+        )
+
+    def _pooled(self, out: Tensor, count: int, name: str) -> Tensor:
+        shape = tuple(out.shape)
+        if out.ndim < 2 or len(out) != count:
+            raise ValueError(
+                f"{name} must return (B, D), (B, C, *spatial), or with channels=-1 (B, *spatial, C), with "
+                f"B = {count}; got {shape}"
+            )
+        place = self.channels
+        if place is not None and not (-out.ndim < place < out.ndim):
+            raise ValueError(
+                f"channels must be a dimension of what {name} returns, {shape}, after the batch; got {place}"
+            )
+        last = place is not None and place % out.ndim == out.ndim - 1
+        if self.pool == "cls":
+            if out.ndim != 3 or not (last or place is None):
+                raise ValueError(
+                    f'pool="cls" takes the first of the tokens (B, T, D), with the channels last; {name} '
+                    f'returns {shape}, with channels={place}: take pool="mean"'
+                )
+            return out[:, 0]
+        if out.ndim == 2:
+            return out
+        if place is None:
+            _refuse_ambiguous(shape, name)
+        return wide(out).movedim(1 if place is None else place, 1).flatten(2).mean(2)
+
+
+def _refuse_ambiguous(shape: tuple[int, ...], name: str) -> None:
+    """Refuse an output whose channels cannot be told: three dimensions, or more that look channels last.
+
+    A map's extents are alike: where those before the last dimension are nearer to each other than those after
+    the second, the last one holds the channels.
+    """
+    _, second, *_, last = shape
+    if len(shape) == 3:
+        raise ValueError(
+            f"{name} returns {shape}, which can be read in two ways: say channels=-1 for {second} tokens of "
+            f'{last} channels each, as of a transformer (pool="cls" takes the first one alone), or '
+            f"channels=1 for {second} channels at {last} places, as of a signal"
+        )
+    if _spread(shape[1:-1]) < _spread(shape[2:]):
+        raise ValueError(
+            f"{name} returns {shape}, which can be read in two ways: say channels=-1 for {last} channels at "
+            f"{_by(shape[1:-1])} places, as its shape suggests, or channels=1 for {second} channels at "
+            f"{_by(shape[2:])} places"
+        )
+
+
+def _spread(extents: tuple[int, ...]) -> float:
+    """How far extents are apart, 1 where they are the same."""
+    return max(extents) / max(1, min(extents))
+
+
+def _by(extents: tuple[int, ...]) -> str:
+    return " x ".join(map(str, extents))
+
+
+def with_features(model: Model, reading: Reading, x: Tensor) -> tuple[Output, Tensor]:
+    """The model's output for `x`, and a layer's features, `(B, D)`.
 
     Differentiable in `x`. The hook that reads the layer is removed, also if the model raises.
 
     Raises:
         TypeError: A layer that does not return a tensor.
-        ValueError: A layer that does not run once; an output that does not begin with the batch, or with NaN.
+        ValueError: A layer that does not run once; an output that does not begin with the batch, whose
+            channels cannot be told, or with NaN.
+        KeyError: A head that the output does not have.
     """
     caught: list[Any] = []
     assert isinstance(model, nn.Module)
+    layer = reading.layer
     handle = model.get_submodule(layer).register_forward_hook(lambda *call: caught.append(call[-1]))
     try:
         output = model(x.clone())  # one that writes in place spoils nothing
@@ -86,19 +208,7 @@ def with_features(model: Model, layer: str, x: Tensor) -> tuple[Output, Tensor]:
             f"the layer {layer!r} must run once for each input; it ran {len(caught)} times: choose a layer "
             "that the network passes through once"
         )
-    out = caught[0]
-    if not isinstance(out, Tensor):
-        raise TypeError(
-            f"the layer {layer!r} must return a tensor; got {type(out).__name__}: choose one inside"
-        )
-    if out.ndim < 2 or len(out) != len(x):
-        raise ValueError(
-            f"the layer {layer!r} must return (B, D) or (B, D, *spatial) with B = {len(x)}; got "
-            f"{tuple(out.shape)}"
-        )
-    wide = out.to(torch.promote_types(out.dtype, torch.float32))
-    features = wide.flatten(2).mean(2) if wide.ndim > 2 else wide
-    return output, finite(features, f"the features of the layer {layer!r}")
+    return output, reading.features(caught[0], len(x))
 
 
 def finite(values: Tensor, name: str) -> Tensor:
@@ -125,30 +235,42 @@ def inputs(batches: Inputs) -> Iterator[Tensor]:
         yield x.detach()
 
 
-def gathered(model: Model, layer: str, batches: Inputs) -> Tensor:
+def gathered(model: Model, reading: Reading, batches: Inputs) -> Tensor:
     """A layer's features for all examples of all batches, `(N, D)`."""
     found = []
     for x in inputs(batches):
         with at_rest(model), torch.no_grad():
-            found.append(with_features(model, layer, x)[1])
+            found.append(with_features(model, reading, x)[1])
     if not found:
         raise ValueError("batches must hold in-distribution inputs; got none")
     return torch.cat(found)
 
 
-def write(path: str | Path, kind: str, model: Model, options: Mapping[str, Any], **arrays: Tensor) -> Path:
+def write(
+    path: str | Path, kind: str, model: Model, reading: Reading, options: Mapping[str, Any], **arrays: Tensor
+) -> Path:
     """Write what a detector of this kind learned from this model to an `.npz` file, whole or not at all."""
     path = _npz(path)
     assert isinstance(model, nn.Module)
-    header = {"kind": kind, "options": options, "weights": digest(model.state_dict())}
+    read_by = dict(vars(reading))
+    if callable(reading.pool):
+        del read_by["pool"]
+        read_by["function"] = getattr(reading.pool, "__qualname__", type(reading.pool).__qualname__)
+    header = {"kind": kind, "options": {**read_by, **options}, "weights": digest(model.state_dict())}
     held = {name: array.detach().cpu().numpy() for name, array in arrays.items()}
     with written_whole(path, "wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **held)  # type: ignore[arg-type]  # numpy's gap
     return path
 
 
-def read(path: str | Path, kind: str, model: Model) -> dict[str, Any]:
+def read(path: str | Path, kind: str, model: Model, pool: Pool | None) -> dict[str, Any]:
     """Read what `write` wrote, as the arguments of the detector, tensors on the model's device.
+
+    Args:
+        path: The file.
+        kind: The name of the detector.
+        model: The network.
+        pool: The function that pooled, where it was one: a file holds its name alone.
 
     Raises:
         ValueError: A file of something else; of another kind of detector; of a model with other weights, or
@@ -167,6 +289,13 @@ def read(path: str | Path, kind: str, model: Model) -> dict[str, Any]:
     if came != kind:
         raise ValueError(f"{path} holds a {came}; expected a {kind}: call {came}.load")
     options["layer"] = layer_name(model, options["layer"])
+    function = options.pop("function", None)
+    if (function is None) != (pool is None):
+        told = "pooled by a word, and the file says which" if function is None else f"pooled by {function}"
+        how = "leave pool= out" if function is None else f"pass pool={function}"
+        raise ValueError(f"the features of {path} were {told}; got pool={pool!r}: {how}")
+    if pool is not None:
+        options["pool"] = pool
     assert isinstance(model, nn.Module)
     if digest(model.state_dict()) != weights:
         raise ValueError(

@@ -27,6 +27,7 @@ def evaluate(
     radius: float = math.nan,
     groups: Sequence[str] | None = None,
     journal: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = False,
@@ -53,6 +54,8 @@ def evaluate(
         journal: A folder in which each finished batch is written down. After an interruption the same call
             goes on from there, in another process too. A journal of another evaluation is refused by the
             name of what differs, as "metric 'dice' of head 'mask': its code"; see below.
+        shard: `(k, n)`: this job does the batches with `number % n == k` alone, for arrays of jobs that do
+            not know of each other. Needs `journal`, the same folder for all; see below.
         seed: Handed to the attack.
         device: Where batches are moved; by default they stay. Pinned ones are copied without waiting.
         progress: Show a bar with the time left; needs tqdm.
@@ -66,6 +69,12 @@ def evaluate(
     count. A metric that counts or caches in an attribute, a global or a closure is another one after it has
     run: let it begin anew before the next call.
 
+    Shards may run at once, one after another, or again after a kill; each writes a file of its own in the
+    folder, and a second job of the same shard is refused while the first one runs. A shard returns the table
+    of its own batches. The same call without `shard`, when all are done, computes nothing and returns the
+    whole table, bit for bit that of a single job; until then it names the shards that have work left.
+    `shard=(0, 1)` does what is left itself.
+
     Returns:
         A `Table`, in the order of batches, examples, heads and metrics. Values that are NaN or infinite stand
         in it as they are; see `Table.means`.
@@ -73,7 +82,9 @@ def evaluate(
     Raises:
         ValueError: No examples; examples that occur twice; a device that there is not; a journal of another
             evaluation, or a file that is none; processes that disagree on model or data, or have a network
-            that `fully_shard` spreads over them.
+            that `fully_shard` spreads over them; a shard that is none, or without a journal; shards that have
+            work left, in the call without `shard`.
+        RuntimeError: Another process writes the journal of the same shard, or of the same process, now.
         TypeError: Inputs that are no tensors; metrics that are no `{head: {name: function}}`; a metric that
             does not return `(B,)`; an attack that does not return an `AttackResult`.
         KeyError: A head that output or target lacks.
@@ -98,7 +109,7 @@ def evaluate(
     if attack is not None:
         _check_attack("attack", attack)
     cell = Cell("clean", 0.0, None) if attack is None else Cell(name, float(radius), attack)
-    settings = Settings(groups, journal, seed, device, progress)
+    settings = Settings(groups, journal, seed, device, progress, shard=shard)
     return measure(model, batches, metrics, [cell], {"radius": cell.radius, "attack": cell.attack}, settings)
 
 
@@ -113,6 +124,7 @@ def radius_curve(
     together: bool = False,
     groups: Sequence[str] | None = None,
     journal: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = False,
@@ -136,6 +148,7 @@ def radius_curve(
             of this library take that. Results are the same up to rounding.
         groups: As for `evaluate`.
         journal: As for `evaluate`; each finished batch is written for each attack and radius.
+        shard: As for `evaluate`.
         seed: As for `evaluate`; the same at all radii.
         device: As for `evaluate`.
         progress: As for `evaluate`.
@@ -178,7 +191,7 @@ def radius_curve(
         for radius in radii
     ]
     options = {"radii": radii, "threat": _with(threat, 0.0)}
-    settings = Settings(groups, journal, seed, device, progress, together)
+    settings = Settings(groups, journal, seed, device, progress, together, shard)
     return measure(model, batches, metrics, cells, options, settings)
 
 

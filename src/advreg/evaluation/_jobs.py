@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -21,7 +22,7 @@ from advreg._core.trees import map_tensors, tensors
 from advreg._core.types import Input, Model, Output, PerExample
 from advreg.evaluation._batches import Batches, Examples, checked
 from advreg.evaluation._identity import Identity, common, identity, refuse_networks_in_step, summed
-from advreg.evaluation._journal import Entry, journalling, read_journals
+from advreg.evaluation._journal import Entry, Shard, file_name, journalling, read_journals, shard_counts
 from advreg.evaluation._processes import Team, agree, team
 from advreg.evaluation._table import Row, Table
 from advreg.execution import AssumptionError, Batch, room, running
@@ -53,6 +54,7 @@ class Settings(NamedTuple):
     device: torch.device | str | None
     progress: bool
     together: bool = False
+    shard: Shard | None = None
 
 
 def measure(
@@ -76,6 +78,7 @@ def measure(
     jobs = list({None if cell.run is None else at: cell for at, cell in enumerate(cells)}.values())
     columns = _columns(metrics)
     _check_device(settings.device)
+    _check_shard(settings.shard, settings.journal)
     plan = _Plan(model, None if "" in metrics else metrics, columns, jobs, settings)
     options = {**options, "seed": settings.seed}
     # Whatever an attack differentiates must not be made under the caller's inference mode.
@@ -101,7 +104,7 @@ def measure(
         shares = processes.each(lambda: plan.share(chain(first, source), length, here, processes))
         agree([share.checks for share in shares])
     done = {key: entry for share in shares for key, entry in share.entries.items()}
-    names = settings.groups
+    names, (own, count) = settings.groups, settings.shard or (0, 1)
     return Table(
         tuple(
             Row(
@@ -115,7 +118,7 @@ def measure(
             )
             for cell in cells
             for job in [next(j for j, job in enumerate(jobs) if job is cell or job.run is cell.run is None)]
-            for number in range(len(shares[0].checks))
+            for number in range(own, len(shares[0].checks), count)
             for at, index in enumerate(done[number, job].index)
             for (head, name, _), values in zip(columns, done[number, job].values, strict=True)
         )
@@ -150,35 +153,63 @@ class _Plan:
     def share(
         self, batches: Iterable[Examples], length: int | None, here: Identity | None, processes: Team
     ) -> _Share:
-        """Do what falls to this process and is not done yet."""
+        """Do what falls to this process and is not done yet; of what was done by shards, nothing."""
         journal = None if self.settings.journal is None else Path(self.settings.journal)
         known = {} if journal is None or here is None else read_journals(journal, here)
         share = _Share({}, {})
+        shards = shard_counts(journal) if journal is not None and self.settings.shard is None else []
+        left: list[int] = []
         with ExitStack() as stack:
-            write: Callable[[Entry], None] | None = None
+
+            @cache  # the file is made when there is something to do, and before it is done
+            def writer() -> Callable[[Entry], None]:
+                if journal is None or here is None:
+                    return _forget
+                name = file_name(processes.process, processes.size, self.settings.shard)
+                return stack.enter_context(journalling(journal, name, here))
+
             step = stack.enter_context(self._bar(length, known, processes))
             for number, batch in enumerate(batches):
                 share.checks[f"batch {number}"] = batch.check
-                if number % processes.size != processes.process:
-                    continue
-                mine = {job: known[number, job] for job in range(len(self.jobs)) if (number, job) in known}
-                if any(entry.check != batch.check for entry in mine.values()):
+                done = {job: known[number, job] for job in range(len(self.jobs)) if (number, job) in known}
+                if any(entry.check != batch.check for entry in done.values()):
                     raise _other_data(journal, f"another batch {number}")
-                left = [job for job in range(len(self.jobs)) if job not in mine]
-                if left and write is None and journal is not None and here is not None:
-                    write = stack.enter_context(journalling(journal, processes.process, here))
-                moved = self._moved(batch) if left else batch
-                for some in self._groups(left, moved):
-                    measured = self._measure([self.jobs[job] for job in some], moved)
-                    for job, values in zip(some, measured, strict=True):
-                        mine[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
-                        if write is not None:
-                            write(mine[job])
-                        step(attack=self.jobs[job].attack, radius=self.jobs[job].radius)
-                share.entries.update({(number, job): entry for job, entry in mine.items()})
+                if shards and len(done) < len(self.jobs):
+                    left.append(number)
+                elif self._falls_to(processes, number):
+                    for job, values in self._done(batch, done, step, writer):
+                        done[job] = Entry(number, job, batch.check, batch.index.tolist(), values)
+                        writer()(done[job])
+                    share.entries.update({(number, job): entry for job, entry in done.items()})
+        if left:
+            raise _unfinished(journal, shards, left, len(share.checks))
         if missed := {number for number, _ in known if number >= len(share.checks)}:
             raise _other_data(journal, f"a batch {max(missed)}, and there are only {len(share.checks)} now")
         return share
+
+    def _done(
+        self,
+        batch: Examples,
+        done: Iterable[int],
+        step: Callable[..., None],
+        begin: Callable[[], object],
+    ) -> Iterator[tuple[int, list[list[float]]]]:
+        """The jobs that are left of a batch, each with its values; `begin` is called before any."""
+        left = sorted(set(range(len(self.jobs))) - set(done))
+        if not left:
+            return
+        begin()
+        moved = self._moved(batch)
+        for some in self._groups(left, moved):
+            measured = self._measure([self.jobs[job] for job in some], moved)
+            for job, values in zip(some, measured, strict=True):
+                yield job, values
+                step(attack=self.jobs[job].attack, radius=self.jobs[job].radius)
+
+    def _falls_to(self, processes: Team, number: int) -> bool:
+        """Whether a batch is this process's to do: of those of its shard, every `size`-th."""
+        own, count = self.settings.shard or (0, 1)
+        return number % (count * processes.size) == own + count * processes.process
 
     def _moved(self, batch: Examples) -> Examples:
         """The batch where it is to be computed; pinned tensors are copied without waiting."""
@@ -263,10 +294,16 @@ class _Plan:
 
     def _bar(self, length: int | None, known: Iterable[tuple[int, int]], processes: Team) -> Any:
         """A function to call after each job; it moves the bar of the first process."""
-        total = None if length is None else -(-length // processes.size) * len(self.jobs)
-        initial = sum(number % processes.size == 0 for number, _ in known)
+        count = 0 if length is None else sum(self._falls_to(processes, number) for number in range(length))
+        total = None if length is None else count * len(self.jobs)
+        initial = sum(self._falls_to(processes, number) for number, _ in known)
         shown = self.settings.progress and processes.process == 0
         return progress_bar(total, "job", shown=shown, initial=initial)
+
+
+def _forget(entry: Entry) -> None:
+    """Write nothing down."""
+    del entry
 
 
 def _check_device(device: torch.device | str | None) -> None:
@@ -284,6 +321,45 @@ def _check_device(device: torch.device | str | None) -> None:
             f'device must be one that torch has here, such as "cpu" or "cuda"; got {device!r}: '
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _check_shard(shard: Any, journal: Any) -> None:
+    """Insist on a shard that there is, and on a journal that joins it to the others.
+
+    Raises:
+        ValueError: None such.
+    """
+    if shard is None:
+        return
+    whole = isinstance(shard, (tuple, list)) and all(type(one) is int for one in shard)
+    if not whole or len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise ValueError(
+            "shard must be (k, n), k counted from 0 to n - 1, as in an array of n jobs, --array=0-7 for 8: "
+            f'(int(os.environ["SLURM_ARRAY_TASK_ID"]), 8); got {shard!r}'
+        )
+    if journal is None:
+        raise ValueError(
+            f"a shard, {shard!r}, needs a journal that joins it to the others: pass journal=, the same "
+            "folder to all"
+        )
+
+
+def _unfinished(
+    journal: Path | None, counts: Sequence[int], missing: Sequence[int], length: int
+) -> ValueError:
+    """What shards of an evaluation have left to do, of `length` batches those `missing`."""
+    told = []
+    for count in counts:
+        left = Counter(number % count for number in missing)
+        for shard, batches in sorted(left.items()):
+            total = len(range(shard, length, count))
+            done = f"{total - batches} of {total} batches" if batches < total else "not begun"
+            told.append(f"({shard}, {count}): {done}")
+    shown = "; ".join(told[:10]) + (f"; and {len(told) - 10} more" if len(told) > 10 else "")
+    return ValueError(
+        f"the journal {journal} is not complete; shards that have work left: {shown}. Run them, or run them "
+        "again, by the same call with shard=(k, n), or do here what is left, with shard=(0, 1)"
+    )
 
 
 def _columns(metrics: Metrics) -> list[tuple[str, str, PerExample]]:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from advreg.evaluation._identity import Identity
+
+fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
+
+Shard: TypeAlias = tuple[int, int]
+"""Number k and count n of a shard: the batches with `number % n == k`."""
 
 FORMAT = 2
 """Number of the way journals are written."""
@@ -62,20 +70,40 @@ def read_journals(folder: Path, here: Identity) -> dict[tuple[int, int], Entry]:
     return found
 
 
+def file_name(process: int, size: int, shard: Shard | None) -> str:
+    """The name of the journal of one process: no two that run at once write the same file."""
+    if shard is None:
+        return f"journal-{process}.jsonl"
+    of_team = f"-process-{process}" if size > 1 else ""
+    return f"journal-shard-{shard[0]}-of-{shard[1]}{of_team}.jsonl"
+
+
+def shard_counts(folder: Path) -> list[int]:
+    """Into how many shards an evaluation was cut whose journals lie in a folder; several where it changed."""
+    names = (
+        re.match(r"journal-shard-\d+-of-(\d+)", path.name) for path in folder.glob("journal-shard-*.jsonl")
+    )
+    return sorted({int(name[1]) for name in names if name})
+
+
 @contextmanager
-def journalling(folder: Path, process: int, here: Identity) -> Iterator[Callable[[Entry], None]]:
-    """A function that adds an entry to the journal of this process, and returns when the disk has it.
+def journalling(folder: Path, name: str, here: Identity) -> Iterator[Callable[[Entry], None]]:
+    """A function that adds an entry to the journal of this name, and returns when the disk has it.
 
     Raises:
         OSError: The folder or the file cannot be written; the message says what is kept and what to do.
+        RuntimeError: Another process writes this journal now.
     """
-    path = folder / f"journal-{process}.jsonl"
+    path = folder / name
     with _on_disk(path):
         folder.mkdir(parents=True, exist_ok=True)
-        lines = _whole_lines(path) if path.exists() else []
+        if path.exists():
+            _whole_lines(path)  # a file that is no journal is not touched
         file = path.open("ab", buffering=0)  # a full disk is met at once, not when the file is closed
     with file:
+        _lock(path, file)
         with _on_disk(path):
+            lines = _whole_lines(path)
             file.truncate(sum(map(len, lines)))
 
         def write(fields: Mapping[str, Any]) -> None:
@@ -88,6 +116,25 @@ def journalling(folder: Path, process: int, here: Identity) -> Iterator[Callable
         if not lines:
             write({_HEADER: FORMAT, **here._asdict()})
         yield lambda entry: write(entry._asdict())
+
+
+def _lock(path: Path, file: FileIO) -> None:
+    """Insist on being the only one that writes a journal, where the system can tell.
+
+    Raises:
+        RuntimeError: Another process writes it, or another thread.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RuntimeError(
+            f"the journal {path} is being written by another process: give each job its own shard=(k, n), k "
+            "from 0 to n - 1, or wait for the other one; it is free as soon as that has ended"
+        ) from error
+    except OSError:  # a file system without locks
+        return
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from advreg.execution._heads import heads
 from advreg.execution._memory import Parts, room
 from advreg.execution._precision import Precision
 from advreg.execution._pruning import pruned
+from advreg.execution._sliding import SlidingWindow
 
 __all__ = [
     "Adapted",
@@ -25,6 +26,7 @@ __all__ = [
     "Parts",
     "Precision",
     "Running",
+    "SlidingWindow",
     "evaluating",
     "expectation",
     "frozen",
