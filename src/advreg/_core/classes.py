@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from advreg._core.checks import examples, same_shape
+from advreg._core.checks import check_tensors, examples, same_shape
 from advreg._core.device import check_values
 from advreg._core.tensors import wide
 from advreg._core.valid import spread
@@ -49,15 +49,16 @@ def class_numbers(output: Tensor, target: Tensor) -> Tensor:
         TypeError: Something else than tensors; a target that is not of whole numbers.
         ValueError: Other shapes; numbers of classes that there are not.
     """
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        same_shape(output, target)
+    check_tensors(output, target)
     if output.ndim != 2 or output.shape[1] < 2:
         raise ValueError(
             f"class scores must be (B, C), two classes or more; got {tuple(output.shape)}: {_remedy(output)}"
         )
     if target.shape != output.shape[:1]:
         if target.shape == output.shape:
-            remedy = "of one-hot rows pass target.argmax(1); for labels that may be true together use labels()"
+            remedy = (
+                "of one-hot rows pass target.argmax(1); for labels that may be true together use labels()"
+            )
         elif target.shape == (len(output), 1):
             remedy = "pass target.squeeze(1)"
         else:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from advreg._core.checks import examples, same_shape
+from advreg._core.checks import check_tensors, examples, same_shape
 from advreg._core.device import check_values
 from advreg._core.valid import spread
 
@@ -39,8 +39,7 @@ def meant(output: Tensor, target: Tensor, valid: Tensor | None, stride: float) -
     """
     if not (stride > 0 and math.isfinite(stride)):
         raise ValueError(f"stride must be above zero, image pixels for each cell; got {stride}")
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        same_shape(output, target)
+    check_tensors(output, target)
     check_maps(output)
     if target.ndim == 4:
         same_shape(output, target)

@@ -3,15 +3,26 @@
 A task is a metric, which way it is worse, and members: attacks that are strong against it.
 """
 
+from advreg.tasks._classes import classes, labels
+from advreg.tasks._maps import MapMetric, maps
 from advreg.tasks._masks import masks
 from advreg.tasks._outlines import outlines
-from advreg.tasks._points import points
+from advreg.tasks._points import heatmaps, points
 from advreg.tasks._task import Member, Task
+from advreg.tasks._through import through
+from advreg.tasks._values import values
 
 __all__ = [
+    "MapMetric",
     "Member",
     "Task",
+    "classes",
+    "heatmaps",
+    "labels",
+    "maps",
     "masks",
     "outlines",
     "points",
+    "through",
+    "values",
 ]
