@@ -54,9 +54,6 @@ def points(
         ...           "visible": torch.tensor([[2, 0]])}
         >>> points().metric(torch.tensor([[[3.0, 4.0], [9.0, 9.0]]]), target)
         tensor([5.])
-
-    Source:
-        Chen et al., Eq 13; normalised, Sagonas et al., 300 faces in-the-wild challenge, ICCVW 2013.
     """
     check_given(valid=valid, normalise=normalise)
     given = partial(Given, valid=valid, entry="points", there="visible", weights=weights)
