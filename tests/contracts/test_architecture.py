@@ -71,8 +71,8 @@ NO_SOURCE = {
     "execution": {"evaluating", "frozen", "heads", "room", "running"},
     "metrics": {"decide", "mask_like", "probabilities", "threshold"},
     "objectives": {
-        *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "transformed", "weighted"),
-        "worst_head",
+        *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "transformed"),
+        *("weighted", "worst_head"),
     },
     "plotting": {"plot_curves", "plot_front"},
     "tasks": {"classes", "heatmaps", "labels", "maps", "masks", "outlines", "points", "through", "values"},

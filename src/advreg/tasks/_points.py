@@ -109,11 +109,11 @@ def heatmaps(
         given(partial(heatmap_error, stride=stride), normalise=normalise),
         "higher",
         (
-            Member("expected distance, shrinking radius", expected, schedule=shrinking),
             Member("APGD, expected distance, shrinking radius", expected, Adaptive(), shrinking),
-            Member("expected distance", expected),
+            Member("expected distance, shrinking radius", expected, schedule=shrinking),
             Member("second peak", given(partial(second_peak, stride=stride))),
             Member("soft-arg-max", given(SharpenedHeatmap(stride=stride, soft_argmax=True))),
+            Member("expected distance", expected),
             Member("cross-entropy", given(partial(heatmap_cross_entropy, stride=stride))),
         ),
     )
