@@ -105,7 +105,7 @@ def auto_attack(
         x: Clean inputs `(B, *input)`.
         y: The target.
         heads: By the key of the head, "" for a model whose output is the head itself, what it is for; see
-            `advreg.tasks`: `masks()`, `points()`, `outlines(size)`, or a `Task` of your own.
+            `advreg.tasks`: `masks()`, `points()`, `classes()`, or a `Task` of your own.
         threat: Norm, radius, bounds and mask. The radius must be finite, since
             every run begins at random.
         budget: Passes per example and head: a forward pass and the gradient of the input. Two forward passes
