@@ -92,11 +92,11 @@ def stereo(part: str) -> tuple[Tensor, Tensor]:
     left, right, disparity = skimage.data.stereo_motorcycle()
     disparity = np.where(np.isfinite(disparity), disparity, 0)
     pair = torch.tensor(np.stack([left, right])).float().mean(-1) / 255
-    pair = avg_pool2d(pair, 4)
-    known = torch.tensor(disparity).float()[: 4 * pair.shape[1] : 4, : 4 * pair.shape[2] : 4] / 4
-    low, high = {"training": (0, 112), "chosen": (112, 149), "table": (149, 185)}[part]
+    pair = avg_pool2d(pair, 8)
+    known = torch.tensor(disparity).float()[: 8 * pair.shape[1] : 8, : 8 * pair.shape[2] : 8] / 8
+    low, high = {"training": (0, 56), "chosen": (56, 74), "table": (74, 92)}[part]
     both = torch.cat([pair, known[None]])[:, :, low:high]
-    step = 3 if part == "training" else 8
+    step = 1 if part == "training" else 3
     cut = both.unfold(1, 16, step).unfold(2, 16, step).flatten(1, 2).transpose(0, 1)
     return cut[:, :2].contiguous(), cut[:, 2].contiguous()
 
@@ -106,7 +106,7 @@ def moving(part: str) -> tuple[Tensor, Tensor]:
     name, seed = {"training": ("camera", 0), "chosen": ("coins", 1), "table": ("moon", 2)}[part]
     image = torch.tensor(getattr(skimage.data, name)()).float() / 255
     image = avg_pool2d(image[None], 2)[0]
-    count, side = (800 if part == "training" else 48), 16
+    count, side = (800 if part == "training" else 32), 16
     chance = torch.Generator().manual_seed(seed)
     coarse = 1.5 * torch.randn(count, 2, 3, 3, generator=chance)
     flow = interpolate(coarse, (side, side), mode="bicubic", align_corners=True)
@@ -199,19 +199,19 @@ CASES = {
         "the same points, maps trained by squares, pixels",
     ),
     "maps, abs_rel": Case(
-        maps(), 0.02, stereo, stereo_net, depth_loss,
+        maps(), 0.05, stereo, stereo_net, depth_loss,
         "disparity of a stereo pair, absolute relative error",
     ),
     "maps, delta": Case(
-        maps("delta"), 0.02, stereo, stereo_net, depth_loss,
+        maps("delta"), 0.05, stereo, stereo_net, depth_loss,
         "the same, share within 1.25",
     ),
     "maps, rmse": Case(
-        maps("rmse", valid=lambda target: target > 0), 0.02, stereo,
+        maps("rmse", valid=lambda target: target > 0), 0.05, stereo,
         stereo_net, depth_loss, "the same, root mean square, pixels",
     ),
     "maps, end_point_error": Case(
-        maps("end_point_error"), 0.02, moving, lambda: dense(2, 2), lambda o, y: (o - y).square().mean(),
+        maps("end_point_error"), 0.05, moving, lambda: dense(2, 2), lambda o, y: (o - y).square().mean(),
         "flow of two frames, pixels",
     ),
 }  # fmt: skip
@@ -296,7 +296,7 @@ def main() -> None:
     parser.add_argument("--images", choices=PARTS[1:], default="table")
     parser.add_argument("--tasks", nargs="+", default=list(CASES), help="those whose names begin so")
     parser.add_argument("--budgets", type=int, nargs="+", default=[20, 100])
-    parser.add_argument("--steps", type=int, default=400, help="of training")
+    parser.add_argument("--steps", type=int, default=300, help="of training")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "heads.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -309,7 +309,7 @@ def main() -> None:
         if name.startswith(tuple(options.tasks)):
             text.append(table(name, case, options.images, options.budgets, options.steps))
             print(text[-1], flush=True)
-    if options.images == "table" and options.tasks == list(CASES):
+    if options.images == "table":
         options.out.write_text("\n".join(text), encoding="utf-8")
         print(f"wrote {options.out}")
 

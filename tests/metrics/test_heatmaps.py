@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from advreg.metrics import heatmap_error, heatmap_points, point_error
+from advreg import point_error
+from advreg.metrics import heatmap_error, heatmap_points
 from advreg.testing import check_objective
 
 

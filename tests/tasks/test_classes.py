@@ -79,7 +79,7 @@ def test_members_of_labels_are_worse_where_labels_are():
                 for share in (0.0, 0.5, 1.0):
                     form = at(member.objective, share)
                     assert form(worse, target) > form(output, target), member.name
-    first = labels().members[1].objective
+    first = labels().members[0].objective
     assert at(first, 0.0)(output, target) != at(first, 1.0)(output, target)
 
 

@@ -77,9 +77,9 @@ def labels(*, score: Literal["accuracy", "f1"] = "accuracy", valid: Valid | None
         Given(label_accuracy if score == "accuracy" else label_f1, valid),
         "lower",
         (
+            Member("sharper labels", sharper),
             Member("masked cross-entropy, shrinking radius", masked, schedule=shrinking),
             Member("APGD, sharpened labels, shrinking radius", sharp, Adaptive(), shrinking),
-            Member("sharper labels", sharper),
             Member("sharpened labels, shrinking radius", sharp, schedule=shrinking),
             Member("margin", margin),
             Member("cross-entropy", Given(label_cross_entropy, valid)),
