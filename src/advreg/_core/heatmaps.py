@@ -37,8 +37,7 @@ def meant(output: Tensor, target: Tensor, valid: Tensor | None, stride: float) -
         ValueError: Other shapes; a target's map that is NaN, infinite or flat, where it is valid; a stride
             that is not above zero.
     """
-    if not (stride > 0 and math.isfinite(stride)):
-        raise ValueError(f"stride must be above zero, image pixels for each cell; got {stride}")
+    check_stride(stride)
     check_tensors(output, target)
     check_maps(output)
     if target.ndim == 4:
@@ -53,6 +52,16 @@ def meant(output: Tensor, target: Tensor, valid: Tensor | None, stride: float) -
             f"{tuple(output.shape)}; got {tuple(target.shape)}"
         )
     return target.to(torch.promote_types(output.dtype, torch.float32))
+
+
+def check_stride(stride: float) -> None:
+    """Insist on a stride above zero.
+
+    Raises:
+        ValueError: Another.
+    """
+    if not (stride > 0 and math.isfinite(stride)):
+        raise ValueError(f"stride must be above zero, image pixels for each cell; got {stride}")
 
 
 def check_maps(output: Tensor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from advreg._core.heatmaps import check_maps, meant, peaks
+from advreg._core.heatmaps import check_maps, check_stride, meant, peaks
 from advreg.metrics._points import point_error
 
 
@@ -22,7 +22,7 @@ def heatmap_points(output: Tensor, *, stride: float = 1.0) -> Tensor:
         `(B, K, 2)`, float32 at least; NaN for a map with NaN.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: Another shape; a stride that is not above zero.
 
     Example:
         >>> import torch
@@ -35,6 +35,7 @@ def heatmap_points(output: Tensor, *, stride: float = 1.0) -> Tensor:
     Source:
         Newell, Yang and Deng, Stacked hourglass networks, arXiv:1603.06937, without its quarter of a pixel.
     """
+    check_stride(stride)
     check_maps(output)
     return peaks(output, stride)
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from advreg._core.heatmaps import meant
+from advreg._core.heatmaps import check_stride
 from advreg.metrics import heatmap_error, point_error
 from advreg.objectives import (
     J_IND_reg,
@@ -101,7 +100,7 @@ def heatmaps(
         tensor([6.])
     """
     check_given(valid=valid, normalise=normalise)
-    meant(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 2), None, stride)
+    check_stride(stride)
     given = partial(Given, valid=valid, entry="points", there="visible", weights=weights)
     expected = given(SharpenedHeatmap(stride=stride))
     shrinking = Shrinking()
