@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
@@ -474,3 +475,17 @@ def test_the_metric_may_be_negated_by_hand():
     assert torch.equal(first.x, second.x)
     assert torch.equal(first.value, -second.value)
     assert torch.equal(first.passes, second.passes)
+
+
+def test_members_that_never_ran_are_named():
+    model, x, y = case()
+    names = tuple(member.name for member in points().members)
+    for budget, reached in ((20, 1), (100, 2), (500, 4), (30 * 36, 6)):
+        tried = min(reached, 6)
+        task = replace(points(), members=tuple(replace(m, objective=J_IND_reg) for m in points().members))
+        worst = auto_attack(model, x, y, heads={"contour": task}, threat=THREAT, budget=budget)["contour"]
+        assert worst.not_tried == names[tried:]
+        assert set(worst.found_by()) <= {"clean", *names[:tried]}
+    y["mask"] = (two_heads()(x)["mask"] <= 0).float()  # as bad as can be: nobody's turn comes
+    done = auto_attack(model, x, y, heads=MASK, threat=THREAT, budget=500)["mask"]
+    assert done.not_tried == done.names

@@ -71,10 +71,14 @@ NO_SOURCE = {
     "execution": {"evaluating", "frozen", "heads", "room", "running"},
     "metrics": {"decide", "mask_like", "probabilities", "threshold"},
     "objectives": {
-        *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "weighted", "worst_head")
+        *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "transformed"),
+        *("weighted", "worst_head"),
     },
     "plotting": {"plot_curves", "plot_front"},
-    "tasks": {"boxes", "masks", "outlines", "points", "surfaces"},
+    "tasks": {
+        *("boxes", "classes", "heatmaps", "labels", "maps", "masks", "outlines", "points", "surfaces"),
+        *("through", "values"),
+    },
     "testing": {"check_norm", "check_objective", "check_rule"},
 }
 

@@ -15,15 +15,24 @@ from advreg._core.tensors import rows
 
 def same_shape(output: Tensor, target: Tensor) -> None:
     """Refuse to broadcast: `(B, 1)` against `(B,)` would silently compare every pair of examples."""
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        raise TypeError(
-            f"output and target must be tensors; got {type(output).__name__} and {type(target).__name__}: "
-            "for one head of several, wrap the function, on('mask', f)"
-        )
+    check_tensors(output, target)
     if output.shape != target.shape:
         raise ValueError(
             f"output and target must have the same shape, nothing is broadcast; got {tuple(output.shape)} "
             f"and {tuple(target.shape)}: reshape the target like the output"
+        )
+
+
+def check_tensors(output: Any, target: Any) -> None:
+    """Insist on tensors, one head of each.
+
+    Raises:
+        TypeError: Something else.
+    """
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        raise TypeError(
+            f"output and target must be tensors; got {type(output).__name__} and {type(target).__name__}: "
+            "for one head of several, wrap the function, on('mask', f)"
         )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_finite_target, same_shape
-from advreg._core.tensors import per_example, rows, wide
+from advreg._core.checks import check_finite_target, examples, same_shape
+from advreg._core.device import check_values
+from advreg._core.tensors import per_example, positive, rows, wide
 
 
 def difference(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -20,7 +23,7 @@ def difference(output: Tensor, target: Tensor, valid: Tensor | None = None) -> T
     if valid is None:
         check_finite_target(target)
         return wide(output) - wide(target)
-    there = _spread(valid, output)
+    there = spread(valid, output)
     target = torch.where(there, target, 0)
     check_finite_target(target)
     return torch.where(there, wide(output), 0) - wide(target)
@@ -50,16 +53,24 @@ def refuse_points(output: Tensor) -> None:
     )
     raise ValueError(
         f"points must be (B, K, D), K points of D coordinates each; got {tuple(output.shape)}: {remedy} use "
-        "J_IND_reg or absolute_error, as a task Task(absolute_error, 'higher')"
+        "J_IND_reg or absolute_error, as a task Task(absolute_error, 'higher'), or of advreg.tasks "
+        "values() or maps()"
     )
 
 
-def mean_of_valid(values: Tensor, valid: Tensor | None = None) -> Tensor:
-    """The mean over each example's values that are valid, `(B,)`; the others must be 0; 0 without any."""
-    if valid is None:
-        return values.flatten(1).mean(1)
-    count = _spread(valid, values).expand_as(values).flatten(1).sum(1)
-    return values.flatten(1).sum(1) / count.clamp(min=1)
+def mean_of_valid(values: Tensor, valid: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """The mean over each example's values that are valid, `(B,)`; the others must be 0; 0 without any.
+
+    With weights, of what counts, `sum of w v / sum of w`.
+    """
+    if valid is None and weights is None:
+        return rows(values).mean(1)
+    there = torch.ones_like(values[:, :1], dtype=torch.bool) if valid is None else spread(valid, values)
+    if weights is None:
+        count = rows(there.expand_as(values)).sum(1)
+        return rows(values).sum(1) / count.clamp(min=1)
+    share = torch.where(there, _weights(weights, values), 0).expand_as(values)
+    return rows(share * values).sum(1) / positive(rows(share).sum(1))
 
 
 def without_astray(contours: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,8 +79,13 @@ def without_astray(contours: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(per_example(astray, contours), 0, contours), astray
 
 
-def _spread(valid: Tensor, like: Tensor) -> Tensor:
-    """`valid`, seen in as many dimensions as `like`."""
+def spread(valid: Tensor, like: Tensor) -> Tensor:
+    """`valid`, seen in as many dimensions as `like`.
+
+    Raises:
+        TypeError: Something else than bool.
+        ValueError: Another shape than the first dimensions of `like`.
+    """
     if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
         came = valid.dtype if isinstance(valid, Tensor) else type(valid).__name__
         raise TypeError(f"valid must be a bool tensor, True where the target is there; got {came}")
@@ -79,3 +95,26 @@ def _spread(valid: Tensor, like: Tensor) -> Tensor:
             f"{tuple(valid.shape)} for {tuple(like.shape)}"
         )
     return valid.reshape(valid.shape + (1,) * (like.ndim - valid.ndim))
+
+
+def _weights(weights: Tensor, values: Tensor) -> Tensor:
+    """Weights of values `(B, K)`, one for each, or `(K,)` for all examples."""
+    shapes = (values.shape, values.shape[1:])
+    if not isinstance(weights, Tensor) or weights.shape not in shapes:
+        came = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise ValueError(
+            f"weights must be a tensor of one number for each point, {tuple(shapes[0])}, or "
+            f"{tuple(shapes[1])} for all examples alike; got {came}"
+        )
+    check_values(weights, partial(_refuse_weights, weights))
+    return weights.to(values)
+
+
+def _refuse_weights(weights: Tensor) -> None:
+    sick = ~(weights.isfinite() & (weights >= 0))
+    if bool(sick.any()):
+        where = f" for {examples(sick)}" if weights.ndim > 1 else ""
+        raise ValueError(
+            f"weights must be finite and zero or more; got others{where}: what is not there has weight 0 or "
+            "is told by valid="
+        )

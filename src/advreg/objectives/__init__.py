@@ -24,6 +24,7 @@ for nothing, and has no gradient. It must be cut with the batch, so take it from
 from advreg._core.targets import per_example, shared
 from advreg._core.types import Output, PerExample, Target
 from advreg.objectives._boxes import false_boxes, missed_boxes
+from advreg.objectives._classes import class_cross_entropy, class_margin, difference_of_logits_ratio
 from advreg.objectives._combine import (
     Normalised,
     at,
@@ -31,11 +32,15 @@ from advreg.objectives._combine import (
     negate,
     normalised,
     on,
+    transformed,
     weighted,
     worst_head,
 )
 from advreg.objectives._conditions import Within
 from advreg.objectives._contours import contour_overlap
+from advreg.objectives._heatmaps import SharpenedHeatmap, heatmap_cross_entropy, second_peak
+from advreg.objectives._labels import SharpenedLabels, label_cross_entropy, label_margin
+from advreg.objectives._maps import SharpenedDelta
 from advreg.objectives._masks import (
     SegPGD,
     cosine_weighted,
@@ -59,22 +64,31 @@ __all__ = [
     "Output",
     "PerExample",
     "SegPGD",
+    "SharpenedDelta",
     "SharpenedDice",
+    "SharpenedHeatmap",
+    "SharpenedLabels",
     "SharpenedOverlap",
     "Target",
     "Within",
     "absolute_error",
     "at",
     "boundary",
+    "class_cross_entropy",
+    "class_margin",
     "contour_overlap",
     "cosine_weighted",
     "cross_entropy",
+    "difference_of_logits_ratio",
     "distance_cross_entropy",
     "false_boxes",
     "far_false_positives",
     "heads_read",
+    "heatmap_cross_entropy",
     "huber",
     "jensen_shannon",
+    "label_cross_entropy",
+    "label_margin",
     "margin",
     "masked_cross_entropy",
     "missed_boxes",
@@ -82,7 +96,9 @@ __all__ = [
     "normalised",
     "on",
     "per_example",
+    "second_peak",
     "shared",
+    "transformed",
     "tversky",
     "weighted",
     "worst_head",

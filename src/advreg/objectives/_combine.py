@@ -44,6 +44,40 @@ def on(key: str | int, function: PerExample) -> PerExample:
     return _On(key, _alone("on", function))
 
 
+def transformed(
+    transform: Callable[[Any], Any], function: PerExample, target: Callable[[Any], Any] | None = None
+) -> PerExample:
+    """`function` of a transformed output: `function(transform(output), target)`.
+
+    For one head of several, `on(key, transformed(transform, function))`. What changes as an attack goes on
+    still does.
+
+    Args:
+        transform: From an output, or a head of it, to what the function reads; differentiable where its
+            gradient is wanted, and of each example alone.
+        function: `(transformed output, target) -> (B,)`.
+        target: The same for the target; by default it stays as it is.
+
+    Raises:
+        TypeError: What is no function.
+        ValueError: A `normalised` function: transform its terms.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg
+        >>> from advreg.objectives import transformed
+        >>> transformed(torch.exp, J_IND_reg)(torch.zeros(1, 2), torch.zeros(1, 2))
+        tensor([2.])
+    """
+    for name, given in (("transform", transform), ("target", target)):
+        if not (callable(given) or (name == "target" and given is None)):
+            raise TypeError(
+                f"{name} must be a function of {'an output' if name == 'transform' else 'a target'}; got "
+                f"{given!r:.60}: write lambda output: output[:, :10]"
+            )
+    return _Transformed(transform, _alone("transformed", function), target)
+
+
 def weighted(*terms: tuple[float, PerExample]) -> PerExample:
     """`sum of weight * function(output, target)` over `(weight, function)` pairs.
 
@@ -168,6 +202,19 @@ class _On:
 
     def __call__(self, output: Output, target: Target) -> Tensor:
         return self.function(head(output, self.key, "output"), head(target, self.key, "target"))
+
+    def at(self, share: float) -> PerExample:
+        return replace(self, function=at(self.function, share))
+
+
+@dataclass(frozen=True)
+class _Transformed:
+    transform: Callable[[Any], Any]
+    function: PerExample
+    target: Callable[[Any], Any] | None
+
+    def __call__(self, output: Output, target: Target) -> Tensor:
+        return self.function(self.transform(output), target if self.target is None else self.target(target))
 
     def at(self, share: float) -> PerExample:
         return replace(self, function=at(self.function, share))

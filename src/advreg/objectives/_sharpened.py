@@ -14,6 +14,7 @@ from advreg._core.device import free
 from advreg._core.tensors import wide
 from advreg.metrics import Absent, Activation, channel_dice, mask_like, over_channels, probabilities
 from advreg.objectives._contours import contour_overlap
+from advreg.objectives._paths import between, check_path
 from advreg.objectives._pixels import refuse_probabilities
 
 
@@ -59,7 +60,7 @@ class SharpenedDice:
     absent: Absent | None = None
 
     def __post_init__(self) -> None:
-        _check_path(self.first, self.last, self.until)
+        check_path(self.first, self.last, self.until)
         if self.activation == "none":
             raise ValueError(
                 "SharpenedDice multiplies logits; got activation='none': attack what comes before"
@@ -75,7 +76,7 @@ class SharpenedDice:
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """The value, `(B,)` in [0, 1]."""
         mask, counted = mask_like(output, target, self.activation, self.ignore_index)
-        scaled = _between(self.first, self.last, self.share / self.until) * wide(output)
+        scaled = between(self.first, self.last, self.share / self.until) * wide(output)
         p, inside = probabilities(scaled, self.activation), mask > 0.5
         there = (inside if counted is None else inside & counted).flatten(2).any(2)
         values = channel_dice(p, mask.to(p.dtype), counted)
@@ -108,7 +109,7 @@ class SharpenedOverlap:
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_path(self.first, self.last, self.until)
+        check_path(self.first, self.last, self.until)
 
     def at(self, share: float) -> SharpenedOverlap:
         """The objective after this share of the steps."""
@@ -116,7 +117,7 @@ class SharpenedOverlap:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """The value, `(B,)` in [0, 1]."""
-        softness = _between(self.first, self.last, self.share / self.until)
+        softness = between(self.first, self.last, self.share / self.until)
         return contour_overlap(output, target, size=self.size, softness=softness)
 
 
@@ -134,16 +135,3 @@ def _without_false_pixel(scores: Tensor, activation: Activation, counted: Tensor
 
 
 _FAR = 1e30  # infinite logits as finite ones
-
-
-def _between(first: float, last: float, share: float) -> float:
-    """From first to last in equal ratios, and last from a share of 1 on."""
-    ratio: float = (last / first) ** min(1.0, share)
-    return first * ratio
-
-
-def _check_path(first: float, last: float, until: float) -> None:
-    if not (first > 0 and last > 0 and 0 < until <= 1):
-        raise ValueError(
-            f"first and last must be above zero and until in (0, 1]; got {first}, {last} and {until}"
-        )
