@@ -162,7 +162,7 @@ class Momentum:
     def step(self, here: Here, state: Tensor) -> tuple[Tensor, Tensor]:
         """`h(v)` and the next v."""
         gradient = here.movable(here.gradient)
-        scale = rows(gradient).abs().mean(1)
+        scale = rows(here.threat.stretched(gradient)).abs().mean(1)
         v = self.decay * state + gradient / per_example(torch.where(scale > 0, scale, 1), gradient)
         return here.steepest(v), v
 
