@@ -275,9 +275,8 @@ def test_the_contract_of_projections_onto_grey_levels(part):
         if norm is linf:  # the nearest that the ball allows, by trying each level
             each = (values.double() - x.double()[..., None]).abs()
             reach = radius * (torch.ones(whole) if scale is None else scale.expand(whole)).double()
-            away = (values.double() - centre.double()[..., None]).abs()
-            slack = 1e-6 * reach[..., None] + 2 * torch.finfo(dtype).eps * max(abs(low), abs(high))
-            best = torch.where(away <= reach[..., None] + slack, each, math.inf).amin(-1)
+            away = (torch.arange(levels + 1) - k[..., None]).abs() * width
+            best = torch.where(away <= reach[..., None] * (1 + 1e-6), each, math.inf).amin(-1)
             free = threat.free(centre)
             tie = 1e-3 * width  # half way between two levels
             assert ((z.double() - x.double()).abs() <= best + tie)[free].all(), name

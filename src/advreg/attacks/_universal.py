@@ -27,8 +27,11 @@ from advreg.attacks._probing import check_counts
 from advreg.attacks._run import Plan, judged, looked_at
 from advreg.execution import Batch, Execution, Running, running
 from advreg.objectives import heads_read
-from advreg.rules import Adamax, Rule
+from advreg.rules import Momentum, Rule
 from advreg.threats import Threat
+
+_RULE = Momentum(0.1, decay=0.9)
+
 
 _DATA, _START = 1, 2  # what random numbers are for: the order of the data, the first perturbation
 
@@ -66,7 +69,7 @@ def universal_attack(
     *,
     objective: PerExample,
     threat: Threat,
-    rule: Rule[Any] = Adamax(0.2),
+    rule: Rule[Any] = _RULE,
     epochs: int = 10,
     update: Literal["batch", "epoch"] = "batch",
     random_start: bool = True,
@@ -92,8 +95,8 @@ def universal_attack(
             list or a `DataLoader`, gone through once in each epoch. One that shuffles does so by `seed`.
         objective: `(output, target) -> (B,)`, to be maximised, as for `pgd_attack`.
         threat: Norm, one finite radius, bounds, mask, scale and levels, the same for all images.
-        rule: How a step is made. One that compares values of different steps, as `advreg.rules.Adaptive`,
-            needs `update="epoch"`.
+        rule: How a step is made; by default along a running sum of the batches' gradients. One that
+            compares values of different steps, as `advreg.rules.Adaptive`, needs `update="epoch"`.
         epochs: How often the data are gone through.
         update: "batch": a step after each batch. "epoch": one step by all of the data.
         random_start: Begin at a random point of the ball; otherwise at zero, as published.
@@ -367,4 +370,5 @@ def _ball(threat: Threat, x: Tensor) -> Threat:
     if threat.levels is not None and lower is not None and upper is not None:
         width = torch.as_tensor(upper) - torch.as_tensor(lower)
         bounds, levels = (-width, width), 2 * threat.levels  # differences have twice as many
-    return Threat(threat.norm, float(radius), bounds, threat.mask, threat.scale, levels)
+    own_radius = float(threat.radius)  # not by way of float32
+    return Threat(threat.norm, own_radius, bounds, threat.mask, threat.scale, levels)

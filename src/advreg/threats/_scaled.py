@@ -12,7 +12,6 @@ from advreg._core.device import free
 from advreg._core.tensors import per_example, rows, wide
 from advreg.threats._projections import shrunk
 
-
 _COARSE = 20  # rounds in the logarithm, until the multiplier is known to a thousandth
 
 
