@@ -87,7 +87,7 @@ def test_derivatives_are_those_of_finite_differences(shape, cells):
     assert torch.autograd.gradcheck(
         lambda p: warp.forth(points, p, size, rounds=60), p.clone().requires_grad_()
     )
-    assert torch.autograd.gradcheck(lambda p: warp.unwarped(x, p, rounds=60), p.clone().requires_grad_())
+    assert torch.autograd.gradcheck(lambda p: warp.unwarped(x, p, rounds=40), p.clone().requires_grad_())
     at_rest = warp.parameters(x).requires_grad_()
     (gradient,) = torch.autograd.grad((warp(x, at_rest) * images(*shape, seed=5)).sum(), at_rest)
     assert (gradient != 0).any(1).all()  # an attack can begin at nothing
@@ -96,7 +96,7 @@ def test_derivatives_are_those_of_finite_differences(shape, cells):
 @pytest.mark.parametrize(("size", "cells"), [((40,), 4), ((30, 24), 3), ((14, 12, 16), 2)])
 def test_below_its_reach_no_map_folds_and_points_come_back(size, cells):
     x, warp = torch.zeros(4, 1, *size, dtype=torch.float64), Deformation(cells)
-    for seed in range(5):
+    for seed in range(2):
         p = 0.98 * warp.reach(size) * some(warp, x, 1.0, seed).sign()  # the worst corners of the cube
         fine = torch.rand(4, 200, len(size), generator=torch.Generator().manual_seed(seed)).double()
         points = (fine * (torch.tensor(size).flip(0) - 1)).requires_grad_()

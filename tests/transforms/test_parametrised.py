@@ -1,4 +1,4 @@
-"""Attacks on a transform's parameters: the worst that a grid search finds, cut like other inputs, every attack."""
+"""Attacks on a transform's parameters: the worst of a search over all, cut like other inputs."""
 
 import pytest
 import torch
@@ -19,9 +19,7 @@ def test_the_worst_gamma_is_that_of_a_search_over_all():
         both, both.inputs(x), y, objective=SEG, threat=both.threat(linf, 0.6), restarts=4, steps=60
     )
     with torch.no_grad():
-        tried = torch.stack(
-            [SEG(model(x ** torch.tensor(p).exp()), y) for p in torch.linspace(-0.6, 0.6, 401)]
-        )
+        tried = torch.stack([SEG(model(x ** p.exp()), y) for p in torch.linspace(-0.6, 0.6, 401)])
         torch.testing.assert_close(SEG(model(both.image(found.x)), y), found.value)
     torch.testing.assert_close(found.value, tried.amax(0), rtol=1e-3, atol=1e-5)
     assert torch.equal(found.x[:, 1:], both.inputs(x)[:, 1:])
@@ -50,8 +48,8 @@ def test_any_attack_moves_the_parameters_alone_and_parts_do_not_matter(transform
         torch.testing.assert_close(found.value, value)
         torch.testing.assert_close(found.gain, value - clean, atol=1e-6, rtol=1e-4)
     whole = pgd_attack(both, rows, y, objective=SEG, threat=threat, steps=6)
-    alone = pgd_attack(both, rows[3:4], {k: v[3:4] for k, v in y.items()}, objective=SEG, threat=threat, steps=6,
-                       index=torch.tensor([3]))  # fmt: skip
+    one = {head: part[3:4] for head, part in y.items()}
+    alone = pgd_attack(both, rows[3:4], one, objective=SEG, threat=threat, steps=6, index=torch.tensor([3]))
     torch.testing.assert_close(alone.x, whole.x[3:4], atol=1e-5, rtol=1e-4)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,7 @@ class Parametrised(nn.Module):
                 f"transform must have parameters(x) and be called with (x, p); got {came}: Gamma()"
             )
         self.model, self.transform, self.shape, self.moves = model, transform, tuple(shape), dict(moves or {})
+        self.applied, self.undone = _Applied(transform), _Undone(transform, self.shape[1:])
         for head, move in self.moves.items():
             if move not in ("points", "image"):
                 raise ValueError(f"head {head!r} must move as 'points' or 'image'; got {move!r}")
@@ -120,7 +121,8 @@ class Parametrised(nn.Module):
 
     def image(self, rows: Tensor) -> Tensor:
         """The images as the model sees them, transformed, `(B, *shape)`."""
-        return self.transform(self._plain(rows), self.parameters_of(rows))
+        moved: Tensor = self.applied(rows[:, self.count :].unflatten(1, self.shape), self.parameters_of(rows))
+        return moved
 
     def forward(self, rows: Tensor) -> Output:
         """The model's output on the transformed images, with heads that move brought back."""
@@ -129,19 +131,35 @@ class Parametrised(nn.Module):
             return output
         p = self.parameters_of(rows)
         if set(self.moves) == {""}:
-            return self._back(output, p, self.moves[""])
+            return self.undone(output, p, self.moves[""])
         held = children(output) or {}
         missing = [head for head in self.moves if head not in held]
         if missing:
             raise KeyError(f"the output has no head {missing[0]!r} to move; it has {list(held)}")
-        moved = {head: self._back(held[head], p, move) for head, move in self.moves.items()}
+        moved = {head: self.undone(held[head], p, move) for head, move in self.moves.items()}
         return rebuilt(output, {**held, **moved})
 
-    def _plain(self, rows: Tensor) -> Tensor:
-        return rows[:, self.count :].reshape(len(rows), *self.shape)
 
-    def _back(self, head: Any, p: Tensor, move: Move) -> Tensor:
+class _Applied(nn.Module):
+    """A transform as a module, so that an attack that leaves out what is not read sees one thing in it."""
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, x: Tensor, p: Tensor) -> Tensor:
+        return self.transform(x, p)
+
+
+class _Undone(nn.Module):
+    """Heads of the transformed image brought back to the image."""
+
+    def __init__(self, transform: Transform, size: Sequence[int]) -> None:
+        super().__init__()
+        self.transform, self.size = transform, tuple(size)
+
+    def forward(self, head: Tensor, p: Tensor, move: Move) -> Tensor:
         assert isinstance(self.transform, Deformation)
         if move == "points":
-            return self.transform.back(head, p, self.shape[1:])
+            return self.transform.back(head, p, self.size)
         return self.transform.unwarped(head, p)
