@@ -95,7 +95,13 @@ def test_a_model_that_returns_the_head_itself_and_what_is_refused():
     assert both(both.inputs(x)).shape == (2, 1, 8, 8)
     scaled = both.threat(linf, 1.0, scale=torch.cat([torch.ones(16), torch.zeros(16)]))
     found = pgd_attack(
-        both, both.inputs(x), torch.zeros(2, 1, 8, 8), objective=J_IND_reg, threat=scaled, steps=3
+        both,
+        both.inputs(x),
+        torch.zeros(2, 1, 8, 8),
+        objective=J_IND_reg,
+        threat=scaled,
+        keep="last",
+        steps=3,
     )
     assert (both.parameters_of(found.x)[:, 16:] == 0).all()
     assert (both.parameters_of(found.x)[:, :16] != 0).any()
@@ -126,3 +132,18 @@ def test_a_model_that_returns_the_head_itself_and_what_is_refused():
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_a_function_around_modules_is_gone_through_like_a_module():
+    inside, (x, y) = two_heads(), batch(3)
+    options = {"objective": SEG, "steps": 4}
+    found = []
+
+    def around(image):
+        return inside(image)
+
+    for model in (inside, around):
+        both = Parametrised(model, Gamma(), x.shape[1:])
+        found.append(pgd_attack(both, both.inputs(x), y, threat=both.threat(linf, 0.3), **options))
+    assert torch.equal(found[0].x, found[1].x)
+    assert all(parameter.requires_grad for parameter in inside.parameters())

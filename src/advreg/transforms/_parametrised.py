@@ -9,6 +9,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from advreg._core.modules import modules_of, roots
 from advreg._core.trees import children, rebuilt
 from advreg._core.types import Model, Output
 from advreg.threats import Norm, Threat
@@ -86,6 +87,8 @@ class Parametrised(nn.Module):
                 f"transform must have parameters(x) and be called with (x, p); got {came}: Gamma()"
             )
         self.model, self.transform, self.shape, self.moves = model, transform, tuple(shape), dict(moves or {})
+        if not isinstance(model, nn.Module):  # a function around modules, which are seen here
+            self.inside = nn.ModuleList(roots(modules_of(model)))
         self.applied, self.undone = _Applied(transform), _Undone(transform, self.shape[1:])
         for head, move in self.moves.items():
             if move not in ("points", "image"):
@@ -121,7 +124,7 @@ class Parametrised(nn.Module):
 
     def image(self, rows: Tensor) -> Tensor:
         """The images as the model sees them, transformed, `(B, *shape)`."""
-        moved: Tensor = self.applied(rows[:, self.count :].unflatten(1, self.shape), self.parameters_of(rows))
+        moved: Tensor = self.applied(rows[:, self.count :].reshape(-1, *self.shape), self.parameters_of(rows))
         return moved
 
     def forward(self, rows: Tensor) -> Output:
