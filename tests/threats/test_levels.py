@@ -85,3 +85,13 @@ def test_what_levels_may_be_and_what_lies_on_them():
     x = torch.tensor([[0.2, 0.4]])
     assert threat.contains(x + torch.tensor([[1 / 255, 0.0]]), x).all()
     assert not threat.contains(x + torch.tensor([[0.5 / 255, 0.0]]), x).any()
+
+
+def test_a_radius_of_less_than_a_level_is_told():
+    x = integers(2, 3).float() / 255
+    with pytest.warns(UserWarning, match=r"a radius of 0.0039 is less than one of 255 levels, 0.00392157"):
+        Threat(linf, torch.tensor([0.0039, 0.1]), levels=255).validate(x)
+    with pytest.warns(UserWarning, match="pass a radius of whole levels, such as 0.00784314"):
+        Threat(l2, 0.0039, scale=torch.tensor([0.5, 0.1, 0.0]), levels=255).validate(x)
+    for radius in (0.0, 1 / 255):
+        Threat(l1, radius, levels=255).validate(x)  # a warning would be an error here

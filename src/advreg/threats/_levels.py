@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,11 +91,14 @@ class Grid:
         return torch.where(k == home, centre, self.value(k, centre))
 
 
-def check_grid(grid: Grid, centre: Tensor, free: Tensor) -> None:
+def check_grid(grid: Grid, centre: Tensor, free: Tensor, radius: Tensor, scale: Tensor | None) -> None:
     """Insist on inputs that lie on the grid, where they may change, and on a dtype that can hold it.
 
     Raises:
         ValueError: Levels finer than the dtype's; values between two levels.
+
+    Warns:
+        UserWarning: A radius above zero that is less than one level, so that nothing can move.
     """
     largest = torch.maximum(_fine(grid.lower).abs(), _fine(grid.upper).abs())
     finest = 2 * torch.finfo(centre.dtype).eps * largest
@@ -111,6 +115,16 @@ def check_grid(grid: Grid, centre: Tensor, free: Tensor) -> None:
             f"{value:.9g} between two of them, in {examples(wrong)}: read x from the file's integers, "
             "x = integers / levels for bounds of (0, 1), or round it first, "
             f"(x * {grid.levels}).round() / {grid.levels}; smoothed or resized inputs are on no grid"
+        )
+    width = _fine(grid.step if scale is None else grid.step / scale).expand_as(centre)
+    least = torch.where(free, width, torch.inf).amin()
+    short = (radius > 0) & (radius < least * (1 - 8 * torch.finfo(radius.dtype).eps))
+    if bool(short.any() & least.isfinite()):
+        warnings.warn(
+            f"a radius of {float(radius[short].max()):.6g} is less than one of {grid.levels} levels, "
+            f"{float(least):.6g}, so that nothing can move: pass a radius of whole levels, such as "
+            f"{float(least):.6g}",
+            stacklevel=4,
         )
 
 

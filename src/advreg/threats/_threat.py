@@ -237,7 +237,11 @@ class Threat:
 
         Raises:
             TypeError: The input is not a floating-point tensor.
-            ValueError: NaN; values outside the bounds; a radius, bounds or mask of the wrong shape.
+            ValueError: NaN; values outside the bounds, or between levels; a radius, bounds, mask or scale of
+                the wrong shape.
+
+        Warns:
+            UserWarning: A radius of less than a level.
         """
         check_inputs(centre)
         radius = torch.as_tensor(self.radius)
@@ -272,7 +276,7 @@ class Threat:
                 "the normalisation (put it into the model), pass the right bounds=, or clamp the inputs first"
             )
         if self.levels is not None:
-            check_grid(self._grid(centre), centre, free)
+            check_grid(self._grid(centre), centre, free, self._radii(centre), self._scales(centre))
 
     def scaled(self, factor: float) -> Threat:
         """The same threat with its radius times `factor`, 0 or more."""
