@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         testing,
         threats,
         training,
+        transforms,
     )
     from advreg.attacks import auto_attack, ood_attack, pgd_attack
     from advreg.diagnosis import diagnose
@@ -78,6 +79,7 @@ __all__ = [
     "testing",
     "threats",
     "training",
+    "transforms",
     "weighted",
 ]
 
@@ -95,6 +97,7 @@ _ROOMS = {
     "testing": (),
     "threats": ("Keys", "Threat", "l1", "l2", "linf"),
     "training": (),
+    "transforms": (),
 }
 
 

@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 LIBRARY = (
     ("_core",),
     ("threats", "metrics"),
-    ("objectives", "execution"),
+    ("objectives", "execution", "transforms"),
     ("rules", "evaluation"),
     ("tasks", "detectors", "testing"),
     ("attacks",),

@@ -74,6 +74,7 @@ class Case:
     lower: torch.Tensor  # as the centre, infinite where there is no side
     upper: torch.Tensor
     free: torch.Tensor
+    scale: torch.Tensor  # as the centre, float64
     name: str
 
 
@@ -117,9 +118,19 @@ def made(number):
     x = (centre.double() + noise * spread.reshape(-1, *[1] * len(shape))).to(dtype)
     sides = (torch.as_tensor(s, dtype=dtype).expand(whole) for s in bounds or (-math.inf, math.inf))
     free = torch.ones(whole, dtype=torch.bool) if mask is None else mask.expand(whole)
+    scale = None
+    if norm in (linf, l2, l1):
+        widths = 10 ** (2 * uniform(*shape) - 1) * (uniform(*shape) < 0.9)
+        scale = pick(g, (None, None, widths, widths[None], 0.3 + uniform(*whole)))
+    told_scale = torch.ones(whole, dtype=torch.float64)
+    if scale is not None:
+        fine = torch.promote_types(dtype, torch.float32)
+        told_scale, free = scale.to(fine).double().expand(whole), free & (scale > 0)
     told = torch.as_tensor(radius, dtype=torch.float64).expand(count)
     name = f"batch {number}: {norm!r}, {dtype}, {whole}, {kind} box, mask {mask is not None}"
-    return Case(norm, Threat(norm, radius, bounds, mask), told, centre, x, *sides, free, name)
+    name += f", scale {None if scale is None else tuple(scale.shape)}"
+    threat = Threat(norm, radius, bounds, mask, scale)
+    return Case(norm, threat, told, centre, x, *sides, free, told_scale, name)
 
 
 def batches(part):
@@ -146,6 +157,12 @@ def measured(norm, d):
     return d.square().sum(1).sqrt()
 
 
+def sized(case, d):
+    """The norm of rows in the case's scale."""
+    scale = flat(case.scale)
+    return measured(case.norm, torch.where(scale > 0, d / torch.where(scale > 0, scale, 1), 0))
+
+
 def expected(case):
     """The nearest perturbations, (B, n) float64: clip(path(multiplier)), the multiplier by bisection."""
     d, centre = flat(case.x) - flat(case.centre), flat(case.centre)
@@ -154,21 +171,25 @@ def expected(case):
     high = torch.where(free, flat(case.upper) - centre, 0)
     if case.norm is linf or repr(case.norm) == "ball only":
         weights = 1.0 if case.norm is linf else torch.linspace(1, 2, d.shape[1], dtype=d.dtype)
-        reach = radius / weights
+        scale = flat(case.scale)
+        reach = torch.where(scale > 0, radius / weights * scale, 0)
         return torch.minimum(torch.maximum(d, torch.maximum(low, -reach)), torch.minimum(high, reach))
+
+    scale = flat(case.scale).clamp(min=1e-30)
+    most = (d.abs() * scale).amax(1, keepdim=True)
 
     def at(share):  # from nothing, at 0, to the box alone, at 1
         if case.norm is l1:
-            z = d.sign() * (d.abs() - (1 - share) * d.abs().amax(1, keepdim=True)).clamp(min=0)
+            z = d.sign() * (d.abs() - (1 - share) * most / scale).clamp(min=0)
         else:
-            z = share * d
+            z = d * share / (share + (1 - share) / scale.square())
         return torch.minimum(torch.maximum(z, low), high)
 
-    outside = measured(case.norm, at(torch.ones_like(radius)))[:, None] > radius
+    outside = sized(case, at(torch.ones_like(radius)))[:, None] > radius
     left, right = torch.zeros_like(radius), torch.ones_like(radius)
     for _ in range(110):
         middle = (left + right) / 2
-        over = measured(case.norm, at(middle))[:, None] > radius
+        over = sized(case, at(middle))[:, None] > radius
         left, right = torch.where(over, left, middle), torch.where(over, middle, right)
     return torch.where(outside, at(left), at(torch.ones_like(radius)))
 
@@ -198,20 +219,20 @@ def test_the_contract_of_projections(part):
         moved, here = flat(z) - flat(centre), flat(centre)
         grain = eps / 2 * flat(z).abs() + torch.finfo(x.dtype).tiny * eps
         grain = torch.where(case.free.reshape(grain.shape), grain, 0)
-        size = measured(case.norm, moved)
-        assert (size <= case.radius * (1 + 16 * fine) + measured(case.norm, grain)).all(), name
+        size = sized(case, moved)
+        assert (size <= case.radius * (1 + 16 * fine) + sized(case, grain)).all(), name
         # What `project` returns is contained, by any road; again it moves by no more than rounding.
         assert threat.contains(z, centre).all(), name
         again = threat.project(z, centre)
         assert threat.contains(again, centre).all(), name
-        shift = measured(case.norm, flat(again) - flat(z))
-        assert (shift <= 2 * measured(case.norm, grain) + 16 * fine * size).all(), name
+        shift = sized(case, flat(again) - flat(z))
+        assert (shift <= 2 * sized(case, grain) + 16 * fine * size).all(), name
         # A radius of zero gives the centre; what is inside stays, bit for bit.
         zero = case.radius == 0
         assert same_bits(z[zero], centre[zero]), name
         truth = expected(case)
         d = flat(x) - here
-        clear = measured(case.norm, d) <= case.radius * (1 - 16 * fine)
+        clear = sized(case, d) <= case.radius * (1 - 16 * fine)
         box = (x >= case.lower) & (x <= case.upper) & (case.free | (x == centre))
         inside = clear & box.reshape(d.shape).all(1) & ~zero
         assert same_bits(z[inside], x[inside]), name
@@ -220,3 +241,45 @@ def test_the_contract_of_projections(part):
         length = d.square().sum(1).sqrt() + here.square().sum(1).sqrt()
         allowed = 8 * fine * length + 2 * grain.square().sum(1).sqrt()
         assert (apart <= allowed).all(), f"{name}: {(apart / allowed).max()}"
+
+
+@pytest.mark.filterwarnings("ignore:a radius of .* is less than one of")  # it is the centre alone
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_contract_of_projections_onto_grey_levels(part):
+    found, number = 0, 1_000_000 * part
+    while found < COUNT // PARTS // 4:
+        g = torch.Generator().manual_seed(number)
+        norm, shape, count = pick(g, (linf, l2, l1)), pick(g, SHAPES[1:]), pick(g, (1, 3, 8))
+        dtype, levels = pick(g, ((torch.float32, 255), (torch.float64, 4095), (torch.float16, 31)))
+        low, high = pick(g, ((0.0, 1.0), (-2.0, 3.0), (0.0, float(levels))))
+        whole = (count, *shape)
+        k = torch.randint(levels + 1, whole, generator=g)
+        values = (low + torch.arange(levels + 1, dtype=torch.float64) * (high - low) / levels).to(dtype)
+        centre = values[k]
+        spread = pick(g, (0.01, 0.3)) * (high - low)
+        x = (centre + spread * torch.randn(whole, generator=g, dtype=torch.float64)).to(dtype)
+        radius = (high - low) * pick(g, (0.0, 0.5 / levels, 2 / levels, 0.1, math.inf))
+        mask = pick(g, (None, torch.rand(shape, generator=g) < 0.5))
+        scale = pick(g, (None, torch.rand(shape, generator=g, dtype=torch.float64).to(dtype)))
+        threat = Threat(norm, radius, (low, high), mask, scale, levels)
+        threat.validate(centre)
+        z, smooth = threat.project(x, centre), threat.relaxed.project(x, centre)
+        name = f"grid {number}: {norm!r}, {dtype}, {whole}, {radius}, {mask is not None}, {scale is not None}"
+        assert z.dtype == x.dtype, name
+        assert torch.isin(z, values).all(), name
+        assert threat.contains(z, centre).all(), name
+        assert threat.relaxed.contains(z, centre).all(), name
+        assert same_bits(threat.project(z, centre), z), name  # what lies in the threat stays
+        width = (high - low) / levels
+        off = (smooth.double() - z.double()).abs()
+        assert (off <= width * (1 + 1e-3)).all(), name
+        if norm is linf:  # the nearest that the ball allows, by trying each level
+            each = (values.double() - x.double()[..., None]).abs()
+            reach = radius * (torch.ones(whole) if scale is None else scale.expand(whole)).double()
+            away = (torch.arange(levels + 1) - k[..., None]).abs() * width
+            best = torch.where(away <= reach[..., None] * (1 + 1e-6), each, math.inf).amin(-1)
+            free = threat.free(centre)
+            tie = 1e-3 * width  # half way between two levels
+            assert ((z.double() - x.double()).abs() <= best + tie)[free].all(), name
+            assert same_bits(z[~free], centre[~free]), name
+        found, number = found + count, number + 1

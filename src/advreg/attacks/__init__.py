@@ -12,6 +12,7 @@ from advreg.attacks._result import Attack, AttackResult
 from advreg.attacks._run import last_iterate
 from advreg.attacks._starts import power_start
 from advreg.attacks._tradeoff import Front, tradeoff
+from advreg.attacks._universal import UniversalResult, universal_attack
 
 __all__ = [
     "Attack",
@@ -20,6 +21,7 @@ __all__ = [
     "Front",
     "Iterate",
     "OODResult",
+    "UniversalResult",
     "ValueAndGradient",
     "Worst",
     "ascend",
@@ -32,5 +34,6 @@ __all__ = [
     "score_attack",
     "square_attack",
     "tradeoff",
+    "universal_attack",
     "value_and_gradient",
 ]

@@ -51,6 +51,10 @@ def ascend(
     value. Stopping, tracing and keeping the best are up to whoever consumes the iterates. Works under
     `torch.no_grad` and `torch.inference_mode`, and leaves the grad mode of the consumer alone.
 
+    In a threat with `levels` the rule steps between the levels, where steps that are shorter than one add up;
+    the function is asked, and points are yielded, on the level below or above each: its gradient there serves
+    as that of the point between (a straight-through estimate).
+
     Args:
         function: Points `(B, *input)` to values `(B,)` and gradients `(B, *input)`; `value_and_gradient`
             makes one of any differentiable function. Examples must not interact.
@@ -94,20 +98,21 @@ def ascend(
         )
     factor, threat = _factor(schedule, steps), threat.to(centre.device)
     now = threat.scaled(factor(0))
-    x = now.project(centre if start is None else start, centre).detach()
+    x = now.relaxed.project(centre if start is None else start, centre).detach()
     state = rule.init(x)
     alpha, stretch = _length(rule, now, centre), _stretch(factor, 1, steps)
     for step in count() if steps is None else range(steps):
-        found = function(x)  # J and J'
+        point = x if now.levels is None else now.project(x, centre)  # steps shorter than a level add up
+        found = function(point)  # J and J'
         if not isinstance(found, tuple):
             raise TypeError(
                 f"ascend takes a function of x that returns (value, gradient); got {type(found).__name__}: "
                 "wrap one that returns values, value_and_gradient(function)"
             )
         value, gradient = found
-        if threat.mask is not None:  # where nothing moves, a gradient may be missing as the input is
+        if threat.movable is not None:  # where nothing moves, a gradient may be missing as the input is
             gradient = torch.where(threat.free(x), gradient, 0)
-        keep = yield Iterate(step, x, value, gradient)
+        keep = yield Iterate(step, point, value, gradient)
         with torch.inference_mode(mode=False), torch.no_grad():
             if keep is not None:
                 threat = threat.take(keep, centre)
@@ -115,10 +120,10 @@ def ascend(
             if keep is not None or factor(step + 1) != factor(step):
                 now = threat.scaled(factor(step + 1))  # of the point that this step leads to
                 alpha, stretch = _length(rule, now, centre), _stretch(factor, step + 1, steps)
-            here = Here(x, gradient, value, now, centre, alpha, step, steps, stretch)
+            here = Here(x, gradient, value, now.relaxed, centre, alpha, step, steps, stretch)
             direction, state = rule.step(here, state)  # line 4: alpha h(J')
-            x = now.project(x + alpha * direction, centre)  # line 4: clip
-    yield Iterate(steps or 0, x, None, None)
+            x = now.relaxed.project(x + alpha * direction, centre)  # line 4: clip
+    yield Iterate(steps or 0, x if now.levels is None else now.project(x, centre), None, None)
 
 
 def value_and_gradient(
@@ -204,7 +209,7 @@ def _stretch(factor: Callable[[int], float], number: int, steps: int | None) -> 
 
 def _length(rule: Rule[Any], threat: Threat | Product, centre: Tensor) -> float | Tensor:
     """The paper's alpha: the size of a step in the units of the input, to broadcast against it."""
-    return threat.length(rule.size, centre) if rule.relative else rule.size
+    return threat.length(rule.size, centre, relative=rule.relative)
 
 
 def _gradient(value: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:

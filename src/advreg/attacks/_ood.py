@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from advreg._core.checks import check_each
 from advreg._core.targets import bare
 from advreg._core.trees import map_tensors
 from advreg._core.types import Input, Model, Output, PerExample, Target
@@ -17,7 +18,7 @@ from advreg.attacks._result import AttackResult
 from advreg.execution import Batch, Execution, frozen
 from advreg.objectives import Within
 from advreg.rules import Rule
-from advreg.threats import Threats
+from advreg.threats import Threat, Threats
 
 
 class AttackOptions(TypedDict, total=False):
@@ -100,7 +101,9 @@ def ood_attack(
     if (x_in is None) == (target is None):
         raise ValueError("expected x_in, whose outputs are to be matched, or a target; got both or neither")
     if x_in is not None:
-        x_in, x_out = _paired(Batch.of(x_in, None, threat), Batch.of(x_out, None, threat))
+        check_each("threat", threat, Threat, "Threat(linf, 0.03)")
+        answered = _relaxed(threat)  # x_in is answered, not changed
+        x_in, x_out = _paired(Batch.of(x_in, None, answered), Batch.of(x_out, None, threat))
         with frozen(model), torch.no_grad():
             target = model(map_tensors(Tensor.clone, x_in))
     conditions = match or {}
@@ -124,6 +127,13 @@ def ood_attack(
             closeness = {name: condition.function(output, wanted) for name, condition in conditions.items()}
             matched = {name: condition(output, wanted) for name, condition in conditions.items()}
     return OODResult(found.x, found.value, found.gain, found.step, found.finished, closeness, matched)
+
+
+def _relaxed(threat: Threats) -> Threats:
+    """The threat without levels."""
+    if isinstance(threat, Threat):
+        return threat.relaxed
+    return {key: one.relaxed for key, one in threat.items()}
 
 
 def _paired(inside: Batch, outside: Batch) -> tuple[Input, Input]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from advreg._core.checks import check_function, one_per_example
 from advreg._core.keys import Keys
 from advreg._core.targets import Kind, Nest
-from advreg._core.tensors import per_example, rows
+from advreg._core.tensors import per_example, positive, rows
 from advreg._core.types import Model, PerExample
 from advreg.attacks._best import Track, gain, joined, worse
 from advreg.attacks._result import AttackResult
@@ -117,6 +117,9 @@ class Probe:
 
     def scaled(self, pattern: Tensor, share: Tensor | None = None) -> Tensor:
         """A pattern of signs as a perturbation: under linf of the radius, else of a share of its size."""
+        return self.threat.stretched(self._sized(pattern, share))
+
+    def _sized(self, pattern: Tensor, share: Tensor | None) -> Tensor:
         if self.threat.norm != linf:
             size = self.threat.norm.size(pattern)
             length = self.radius / torch.where(size > 0, size, 1) * (1 if share is None else share)
@@ -141,15 +144,18 @@ class Probe:
         length = per_example(length, at).to(at.dtype)
         for some in _parts(draws, max(1, at_once // 2)):
             u = torch.stack([_direction(keys.fold_in(draw), at, kind) for draw in some])
-            if self.threat.mask is not None:
-                u = u * self.threat.mask.to(at.device)
-            points = torch.cat([at + length * u, at - length * u]).flatten(0, 1)
+            if (mask := self.threat.movable) is not None:
+                u = u * mask.to(at.device)
+            step = length * self.threat.stretched(u)
+            points = torch.cat([at + step, at - step]).flatten(0, 1)
             copies = 2 * len(u)
             values, _ = self.scores(self.boxed(points, copies), self.batch.repeat(copies))
             up, down = values.reshape(2, len(u), len(at))
             change = torch.nan_to_num(up - down, 0.0, 0.0, 0.0).to(total.dtype)
             total += (change.reshape(*change.shape, *[1] * (at.ndim - 1)) * u).sum(0)
         safe = torch.where(length > 0, length, 1).to(total.dtype)
+        if self.threat.scale is not None:  # along u, in the scale; the gradient is by the input
+            safe = safe * positive(self.threat.stretched(torch.ones_like(total)))
         return (total / (2 * draws * safe)).to(at.dtype)
 
     def boxed(self, points: Tensor, copies: int) -> Tensor:

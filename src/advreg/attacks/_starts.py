@@ -96,7 +96,7 @@ def power_start(
         output = _tensor(part(point.clone()), head, len(x))
         direction = _stretched(output, point, threat, keys.normal(x), iterations)
     radius = torch.as_tensor(threat.radius, dtype=x.dtype, device=x.device).expand(len(x))
-    return threat.project(x.detach() + per_example(radius, x) * direction, x.detach())
+    return threat.project(x.detach() + per_example(radius, x) * threat.stretched(direction), x.detach())
 
 
 def _stretched(output: Tensor, x: Tensor, threat: Threat, first: Tensor, iterations: int) -> Tensor:
@@ -112,7 +112,9 @@ def _stretched(output: Tensor, x: Tensor, threat: Threat, first: Tensor, iterati
         return at_random
     pushed, direction = first, at_random
     for _ in range(iterations):
-        (image,) = torch.autograd.grad(slope, dual, pushed, retain_graph=True, materialize_grads=True)
+        (image,) = torch.autograd.grad(
+            slope, dual, threat.stretched(pushed), retain_graph=True, materialize_grads=True
+        )
         (pulled,) = torch.autograd.grad(output, x, l2.steepest(image), retain_graph=True)
         if not bool(pulled.isfinite().all()):
             raise ValueError(

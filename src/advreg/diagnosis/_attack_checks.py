@@ -76,12 +76,12 @@ def unbounded(work: Trial) -> Check:
     if threat.bounds is None:
         low, high = _range(x)
         width = high - low or threat.largest
-        large = Threat(linf, width, None, threat.mask)
+        large = Threat(linf, width, None, threat.movable)
         starts += [large.sample(x, work.keys.fold_in(draw)) for draw in (2, 3, 4)]
     else:
         lower, upper = _finite(threat, x)
         width = float((upper - lower).mean()) or threat.largest
-        large = Threat(linf, math.inf, (lower, upper), threat.mask)
+        large = Threat(linf, math.inf, (lower, upper), threat.movable)
         noises = [lower + (upper - lower) * work.keys.fold_in(draw).uniform(x) for draw in range(2, 6)]
         points += [lower, upper, (lower + upper) / 2, *noises[1:]]
         starts += [noises[0], (x + lower) / 2, (x + upper) / 2]

@@ -150,10 +150,11 @@ def _of_use(
     work: Trial, near: Tensor, value: Tensor, around: Tensor, gradient: Tensor
 ) -> tuple[float, float]:
     """What the gradient foretells of a change seen, and what a step along it delivers: medians."""
-    direction = work.threat.steps_at(near).steepest(gradient)
+    threat = work.threat.relaxed  # a small step may be less than a level
+    direction = threat.stretched(threat.steps_at(near).steepest(gradient))
     radius = torch.as_tensor(work.threat.radius, dtype=near.dtype, device=near.device).expand(len(near))
     rise = radius * rows(gradient * direction).sum(1)
-    after = work.threat.project(near + NEARBY * per_example(radius, near) * direction, work.x)
+    after = threat.project(near + NEARBY * per_example(radius, near) * direction, work.x)
     step = torch.where(work.threat.free(near), after - near, 0)
     expected = rows(gradient * step).sum(1)
     with frozen(work.model), torch.no_grad():

@@ -24,7 +24,8 @@ class Here:
         value: The objective there, `(B,)`.
         threat: The threat that holds for the next point.
         centre: Its centre, `(B, *input)`.
-        alpha: What the direction is multiplied by: a number, or one per example that broadcasts against `x`.
+        alpha: What the direction is multiplied by: a number, or one per example that broadcasts against `x`;
+            of a threat with a scale it holds the scale, so that directions are measured in that.
         step: The number of steps made so far.
         steps: How many there will be in all; None where nobody knows.
         stretch: The first and the last step of those that share this radius.
@@ -46,7 +47,7 @@ class Here:
 
     def movable(self, g: Tensor) -> Tensor:
         """A gradient less what is not finite where the mask lets nothing change, as of missing values."""
-        mask = self.threat.mask
+        mask = self.threat.movable
         return g if mask is None else torch.where(mask.to(g.device) | g.isfinite(), g, 0)
 
     def project(self, x: Tensor) -> Tensor:
@@ -161,7 +162,7 @@ class Momentum:
     def step(self, here: Here, state: Tensor) -> tuple[Tensor, Tensor]:
         """`h(v)` and the next v."""
         gradient = here.movable(here.gradient)
-        scale = rows(gradient).abs().mean(1)
+        scale = rows(here.threat.stretched(gradient)).abs().mean(1)
         v = self.decay * state + gradient / per_example(torch.where(scale > 0, scale, 1), gradient)
         return here.steepest(v), v
 

@@ -6,6 +6,7 @@ the example, by `Keys`.
 
 from advreg._core.keys import Keys
 from advreg.threats._norms import Directions, Norm, l1, l2, linf
+from advreg.threats._patches import patch_mask
 from advreg.threats._product import Product, Threats
 from advreg.threats._projections import dykstra
 from advreg.threats._threat import Threat
@@ -21,4 +22,5 @@ __all__ = [
     "l1",
     "l2",
     "linf",
+    "patch_mask",
 ]

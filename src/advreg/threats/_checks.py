@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -53,7 +53,8 @@ def check_radius(radius: Any) -> None:
     value = torch.as_tensor(radius)
     if value.ndim > 1:
         raise ValueError(
-            f"radius must be one number or one per example, (B,); got shape {tuple(value.shape)}"
+            f"radius must be one number or one per example, (B,); got shape {tuple(value.shape)}: for a "
+            "radius per channel or entry pass it as the scale, Threat(norm, 1.0, scale=radius)"
         )
     if bool((value >= 0).all()):
         return
@@ -123,6 +124,60 @@ def check_mask(mask: Any) -> None:
     raise TypeError(
         f"mask must be bool, a tensor that is True where the input may change; got {came}: pass {remedy}"
     )
+
+
+def check_scale(norm: Any, scale: Any, supported: bool) -> None:
+    """Insist on finite numbers of zero or more, and a norm that can be measured in them; or None.
+
+    Raises:
+        TypeError: Something else; a norm of the user's.
+        ValueError: A scale below zero, infinite or NaN.
+    """
+    if scale is None:
+        return
+    if not _number(scale):
+        raise TypeError(
+            f"scale must be a tensor that broadcasts against the inputs, (C, 1, 1) for one per channel; got "
+            f"{_came(scale)}: pass {_remedy(scale)}"
+        )
+    value = torch.as_tensor(scale)
+    if not bool(((value >= 0) & value.isfinite()).all()):
+        raise ValueError(
+            f"scale must be zero or more and finite; got {brief(value)}: zero for what may not move, and for "
+            "a channel without a limit the width of its bounds"
+        )
+    if not supported:
+        raise TypeError(
+            f"scale goes with linf, l2 and l1; got {norm!r:.60}: measure d / scale in the norm's own methods"
+        )
+
+
+def check_levels(norm: Any, levels: Any, bounds: Any, supported: bool) -> None:
+    """Insist on a whole number of levels between finite bounds, and a norm whose ball they can fill; or None.
+
+    Raises:
+        TypeError: Something else; a norm of the user's.
+        ValueError: Less than one level; bounds that are open.
+    """
+    if levels is None:
+        return
+    if isinstance(levels, bool) or not isinstance(levels, Integral):
+        raise TypeError(
+            f"levels must be a whole number, 255 for 8 bits and 4095 for 12; got {levels!r} of type "
+            f"{type(levels).__name__}"
+        )
+    if levels < 1:
+        raise ValueError(f"levels must be 1 or more, 255 for 8 bits and 4095 for 12; got {levels}")
+    sides = [torch.as_tensor(side) for side in bounds or ()]
+    if not sides or not all(bool(side.isfinite().all()) for side in sides):
+        raise ValueError(
+            f"levels divide the bounds, which must be finite; got {levels} levels and bounds {bounds!r:.60}: "
+            "pass those of the file's integers, bounds=(0.0, 1.0) for integers / levels"
+        )
+    if not supported:
+        raise TypeError(
+            f"levels go with linf, l2 and l1; got {norm!r:.60}: round in the model, and attack what rounds"
+        )
 
 
 def check_inputs(x: Any) -> None:

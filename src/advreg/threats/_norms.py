@@ -17,6 +17,7 @@ from torch import Tensor
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example, positive, rows, wide
 from advreg.threats._projections import SHRINK, THRESHOLD, project
+from advreg.threats._scaled import ELLIPSOID, WEIGHTED, project_scaled
 
 
 class Directions(Protocol):
@@ -63,10 +64,16 @@ class _Linf:
         return rows(wide(d)).abs().amax(1)
 
     def project(
-        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+        self,
+        d: Tensor,
+        radius: Tensor,
+        lower: Tensor | None = None,
+        upper: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
         full = wide(d)
         reach = per_example(radius, full).to(full.dtype)
+        reach = reach if scale is None else reach * scale.to(full.dtype)
         low = -reach if lower is None else torch.maximum(lower.to(full.dtype), -reach)
         high = reach if upper is None else torch.minimum(upper.to(full.dtype), reach)
         return torch.clamp(full, low, high).to(d.dtype)
@@ -92,10 +99,20 @@ class _L2:
         size: Tensor = torch.linalg.vector_norm(flat, dim=1)
         return size * peak
 
+    def measure(self, d: Tensor) -> Tensor:
+        return d.square()
+
     def project(
-        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+        self,
+        d: Tensor,
+        radius: Tensor,
+        lower: Tensor | None = None,
+        upper: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
-        return project(self.size, d, radius, lower, upper, SHRINK)
+        if scale is None:
+            return project(self.size, d, radius, lower, upper, SHRINK)
+        return project_scaled(self.size, d, radius, lower, upper, scale, ELLIPSOID)
 
     def steepest(self, g: Tensor) -> Tensor:
         flat, _ = _over_peak(g)
@@ -121,10 +138,20 @@ class _L1:
     def size(self, d: Tensor) -> Tensor:
         return rows(wide(d)).abs().sum(1)
 
+    def measure(self, d: Tensor) -> Tensor:
+        return d.abs()
+
     def project(
-        self, d: Tensor, radius: Tensor, lower: Tensor | None = None, upper: Tensor | None = None
+        self,
+        d: Tensor,
+        radius: Tensor,
+        lower: Tensor | None = None,
+        upper: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> Tensor:
-        return project(self.size, d, radius, lower, upper, THRESHOLD)
+        if scale is None:
+            return project(self.size, d, radius, lower, upper, THRESHOLD)
+        return project_scaled(self.size, d, radius, lower, upper, scale, WEIGHTED)
 
     def steepest(self, g: Tensor) -> Tensor:
         flat = rows(g)
@@ -153,6 +180,10 @@ l2 = _L2()
 
 l1 = _L1()
 """The sum norm. Steepest: the one largest entry. Random point: uniform in the cross-polytope."""
+
+
+L1, L2, OWN = _L1, _L2, (_Linf, _L2, _L1)
+"""Types of the norms here: they know how to project in another scale, and how to land on a grid."""
 
 
 def _over_peak(d: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,16 +63,27 @@ class Product:
         """The directions that a step may take: of each tensor its own norm's, of size one."""
         return _Steepest(self, x)
 
-    def length(self, size: float, centre: Tensor) -> Tensor:
-        """A step of `size` radii in the units of each entry, `(B, N)`."""
-        return self.each(
-            lambda threat, own: (
-                torch.as_tensor(threat.length(size, own), dtype=own.dtype, device=own.device)
-                .expand_as(own)
-                .clone()
-            ),
-            centre,
-        )
+    def length(self, size: float, centre: Tensor, *, relative: bool = True) -> Tensor:
+        """A step in the units of each entry, `(B, N)`: of `size` of its tensor's radii if `relative`."""
+
+        def own(threat: Threat, middle: Tensor) -> Tensor:
+            return torch.ones_like(middle) * threat.length(size, middle, relative=relative)
+
+        return self.each(own, centre)
+
+    def stretched(self, d: Tensor) -> Tensor:
+        """Directions that are measured in each tensor's scale, in the units of the input."""
+        return self.each(lambda threat, own: threat.stretched(own), d)
+
+    @property
+    def relaxed(self) -> Product:
+        """The same without levels."""
+        return self._of([threat.relaxed for threat in self.threats])
+
+    @property
+    def levels(self) -> int | None:
+        """The levels of the first tensor that has some."""
+        return next((threat.levels for threat in self.threats if threat.levels is not None), None)
 
     def scaled(self, factor: float) -> Product:
         """The same with each radius times `factor`."""
@@ -93,20 +104,19 @@ class Product:
         return max(threat.largest for threat in self.threats)
 
     @property
-    def mask(self) -> Tensor | None:
-        """Where inputs may change, bool, to broadcast against `(B, N)`; None without a mask."""
-        if all(threat.mask is None for threat in self.threats):
+    def movable(self) -> Tensor | None:
+        """Where inputs may change, bool, to broadcast against `(B, N)`; None for everywhere."""
+        found = [threat.movable for threat in self.threats]
+        device = next((mask.device for mask in found if mask is not None), None)
+        if device is None:
             return None
         masks = []
-        for threat, shape in zip(self.threats, self.shapes, strict=True):
-            own = torch.ones(1, dtype=torch.bool) if threat.mask is None else threat.mask
+        for mask, shape in zip(found, self.shapes, strict=True):
+            own = torch.ones(1, dtype=torch.bool) if mask is None else mask
             count = len(own) if own.ndim > len(shape) else 1
-            masks.append(own.expand(count, *shape).flatten(1))
-        count, device = (
-            max(len(own) for own in masks),
-            next(t.mask.device for t in self.threats if t.mask is not None),
-        )
-        return torch.cat([own.to(device).expand(count, -1) for own in masks], 1)
+            masks.append(own.to(device).expand(count, *shape).flatten(1))
+        count = max(map(len, masks))
+        return torch.cat([own.expand(count, -1) for own in masks], 1)
 
     def _of(self, threats: Sequence[Threat]) -> Product:
         same = all(new is old for new, old in zip(threats, self.threats, strict=True))
