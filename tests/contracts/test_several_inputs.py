@@ -13,6 +13,7 @@ from advreg import (
     Execution,
     J_IND_reg,
     J_OOD_reg,
+    Keys,
     Steepest,
     Threat,
     auto_attack,
@@ -29,7 +30,7 @@ from advreg.attacks import random_noise, score_attack, square_attack, tradeoff
 from advreg.execution import AssumptionError
 from advreg.objectives import per_example, shared
 from advreg.tasks import Task
-from advreg.threats import Keys, Product
+from advreg.threats import Product
 from advreg.training import AdversarialLoss, Adversary, L_rand, Noise
 
 IMAGE, BOTH = {"image": Threat(linf, 0.1)}, {"image": Threat(linf, 0.1), "age": Threat(l2, 0.3, bounds=None)}
@@ -320,7 +321,7 @@ def test_a_product_holds_what_its_threats_hold():
         assert torch.equal(x, threat.project(point, middle))
     assert product.contains(product.project(far, centre), centre).all()
     assert not product.contains(far, centre).any()
-    assert torch.equal(product.mask[0, :6].reshape(2, 3), mask)
+    assert torch.equal(product.movable[0, :6].reshape(2, 3), mask)
     assert product.largest == 0.5
     start = product.sample(centre, Keys(0, torch.arange(4)))
     assert product.contains(start, centre).all()

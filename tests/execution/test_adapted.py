@@ -9,6 +9,7 @@ from networks import seeded, uniform
 from torch import nn
 
 from advreg import Execution, J_IND_reg, J_IND_seg, Threat, diagnose, l2, linf, on, pgd_attack
+from advreg.detectors import MahalanobisDetector
 from advreg.execution import Adapted, pruned
 from advreg.training import L_adv_r
 
@@ -162,3 +163,11 @@ def test_layers_keep_their_names_and_training_works(net):
 def test_errors_say_what_was_expected(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+def test_a_detector_reads_a_layer_by_the_networks_own_name(net):
+    x, adapted = uniform(8, 3, 8, 8), Adapted(net, "pixel_values", HEADS)
+    by_name, by_hand = (
+        MahalanobisDetector(adapted, layer).fit([x]) for layer in ("encoder.stem", net.encoder["stem"])
+    )
+    assert torch.equal(by_name.score(x), by_hand.score(x))

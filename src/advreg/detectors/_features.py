@@ -6,7 +6,7 @@ import difflib
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -54,6 +54,8 @@ def layer_name(model: Model, layer: str | nn.Module) -> str:
         )
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if isinstance(layer, str):
+        with suppress(AttributeError):  # an adapter answers to its network's own names
+            layer = next(name for name, own in modules.items() if own is model.get_submodule(layer))
         if layer in modules:
             return layer
         names = [name for name in modules if name]
