@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from advreg._core.modules import modules_of, roots
-from advreg._core.trees import children, rebuilt
+from advreg._core.trees import head, replaced
 from advreg._core.types import Model, Output
 from advreg.threats import Norm, Threat
 from advreg.transforms._deformation import Deformation
@@ -38,17 +36,16 @@ class Transform(Protocol):
 class Parametrised(nn.Module):
     """Model on transformed images, `model(transform(x, p))`, whose parameters p an attack moves.
 
-    An image and its parameters are one row, `inputs(x)`, so that every attack cuts and repeats them together;
-    the threat, `threat(norm, radius)`, lets the parameters alone change. Any attack takes both as they are:
+    A model of two inputs, `inputs(x)`, of which the threat, `threat(norm, radius)`, names the parameters; the
+    image goes along with them. Any attack takes both as they are.
 
     Outputs that move with a deformation are brought back to the image before they are compared, so that the
     target stays what it is: `moves` names these heads, "points" in pixels (x, y), or "image" for maps such as
     logits of a mask.
 
     Args:
-        model: What is attacked, of images `(B, *shape)`.
+        model: What is attacked, of images `(B, *input)`.
         transform: `Gamma()`, `BiasField()`, `Deformation()`, or a `Transform` of your own.
-        shape: The shape of one image, `x.shape[1:]`.
         moves: By head, what moves; "" for a model that returns the head itself. With a `Deformation` alone.
 
     Raises:
@@ -60,9 +57,9 @@ class Parametrised(nn.Module):
         >>> from advreg import J_IND_reg, linf, pgd_attack
         >>> from advreg.transforms import Gamma, Parametrised
         >>> x, y = torch.full((2, 1, 4, 4), 0.25), torch.zeros(2, 1)
-        >>> both = Parametrised(lambda x: x.mean((2, 3)), Gamma(), x.shape[1:])
+        >>> both = Parametrised(lambda x: x.mean((2, 3)), Gamma())
         >>> found = pgd_attack(both, both.inputs(x), y, objective=J_IND_reg, threat=both.threat(linf, 0.7))
-        >>> both.parameters_of(found.x)
+        >>> found.x["parameters"]
         tensor([[-0.7000],
                 [-0.7000]])
         >>> print(both.image(found.x)[0, 0, 0].numpy().round(3))
@@ -74,11 +71,7 @@ class Parametrised(nn.Module):
     """
 
     def __init__(
-        self,
-        model: Model,
-        transform: Transform,
-        shape: Sequence[int],
-        moves: Mapping[str | int, Move] | None = None,
+        self, model: Model, transform: Transform, moves: Mapping[str | int, Move] | None = None
     ) -> None:
         super().__init__()
         if isinstance(transform, type) or not isinstance(transform, Transform):
@@ -86,83 +79,47 @@ class Parametrised(nn.Module):
             raise TypeError(
                 f"transform must have parameters(x) and be called with (x, p); got {came}: Gamma()"
             )
-        self.model, self.transform, self.shape, self.moves = model, transform, tuple(shape), dict(moves or {})
+        self.model, self.transform, self.moves = model, transform, dict(moves or {})
         if not isinstance(model, nn.Module):  # a function around modules, which are seen here
             self.inside = nn.ModuleList(roots(modules_of(model)))
-        self.applied, self.undone = _Applied(transform), _Undone(transform, self.shape[1:])
-        for head, move in self.moves.items():
+        for key, move in self.moves.items():
             if move not in ("points", "image"):
-                raise ValueError(f"head {head!r} must move as 'points' or 'image'; got {move!r}")
+                raise ValueError(f"head {key!r} must move as 'points' or 'image'; got {move!r}")
             if not isinstance(transform, Deformation):
                 raise TypeError(
-                    f"heads move with a Deformation; got {transform!r:.60} and moves of {head!r}: "
+                    f"heads move with a Deformation; got {transform!r:.60} and moves of {key!r}: "
                     "leave moves out"
                 )
-        self.count = transform.parameters(torch.zeros(1, *self.shape)).shape[1]
 
-    def inputs(self, x: Tensor, p: Tensor | None = None) -> Tensor:
-        """Rows of parameters and image, `(B, P + n)`: the inputs of an attack; by default with zeros.
+    def inputs(self, x: Tensor, p: Tensor | None = None) -> dict[str, Tensor]:
+        """The inputs of an attack, images and their parameters, by default zeros."""
+        return {"image": x, "parameters": self.transform.parameters(x) if p is None else p.to(x)}
 
-        Raises:
-            ValueError: Images of another shape.
-        """
-        if x.shape[1:] != self.shape:
-            raise ValueError(f"expected images (B, {', '.join(map(str, self.shape))}); got {tuple(x.shape)}")
-        p = self.transform.parameters(x) if p is None else p.to(x)
-        return torch.cat([p, x.flatten(1)], 1)
+    def threat(
+        self, norm: Norm, radius: float | Tensor, scale: Tensor | None = None
+    ) -> dict[str | int, Threat]:
+        """The threat on the parameters, a ball around zero; `scale` is `(P,)`, see `advreg.Threat`."""
+        return {"parameters": Threat(norm, radius, None, scale=scale)}
 
-    def threat(self, norm: Norm, radius: float | Tensor, scale: Tensor | None = None) -> Threat:
-        """The threat on the parameters: a ball around zero; `scale` is `(P,)`, see `advreg.Threat`."""
-        mask = torch.arange(self.count + math.prod(self.shape)) < self.count
-        if scale is not None:
-            scale = torch.cat([scale, scale.new_zeros(math.prod(self.shape))])
-        return Threat(norm, radius, None, mask, scale)
+    def image(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The images as the model sees them, transformed, `(B, *input)`."""
+        return self.transform(inputs["image"], inputs["parameters"])
 
-    def parameters_of(self, rows: Tensor) -> Tensor:
-        """The parameters of inputs, `(B, P)`."""
-        return rows[:, : self.count]
-
-    def image(self, rows: Tensor) -> Tensor:
-        """The images as the model sees them, transformed, `(B, *shape)`."""
-        moved: Tensor = self.applied(rows[:, self.count :].reshape(-1, *self.shape), self.parameters_of(rows))
-        return moved
-
-    def forward(self, rows: Tensor) -> Output:
+    def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """The model's output on the transformed images, with heads that move brought back."""
-        output = self.model(self.image(rows))
+        output = self.model(self.image(inputs))
         if not self.moves:
             return output
-        p = self.parameters_of(rows)
+        size, p = inputs["image"].shape[2:], inputs["parameters"]
         if set(self.moves) == {""}:
-            return self.undone(output, p, self.moves[""])
-        held = children(output) or {}
-        missing = [head for head in self.moves if head not in held]
-        if missing:
-            raise KeyError(f"the output has no head {missing[0]!r} to move; it has {list(held)}")
-        moved = {head: self.undone(held[head], p, move) for head, move in self.moves.items()}
-        return rebuilt(output, {**held, **moved})
+            return self._undone(output, p, self.moves[""], size)
+        held = {key: head(output, key, "output") for key in self.moves}
+        moved = {key: self._undone(held[key], p, move, size) for key, move in self.moves.items()}
+        return replaced(output, moved)
 
-
-class _Applied(nn.Module):
-    """A transform as a module, so that an attack that leaves out what is not read sees one thing in it."""
-
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        self.transform = transform
-
-    def forward(self, x: Tensor, p: Tensor) -> Tensor:
-        return self.transform(x, p)
-
-
-class _Undone(nn.Module):
-    """Heads of the transformed image brought back to the image."""
-
-    def __init__(self, transform: Transform, size: Sequence[int]) -> None:
-        super().__init__()
-        self.transform, self.size = transform, tuple(size)
-
-    def forward(self, head: Tensor, p: Tensor, move: Move) -> Tensor:
+    def _undone(self, output: Tensor, p: Tensor, move: Move, size: Sequence[int]) -> Tensor:
+        """A head of the transformed image brought back to the image."""
         assert isinstance(self.transform, Deformation)
-        if move == "points":
-            return self.transform.back(head, p, self.size)
-        return self.transform.unwarped(head, p)
+        return (
+            self.transform.back(output, p, size) if move == "points" else self.transform.unwarped(output, p)
+        )
