@@ -51,7 +51,7 @@ def ascend(
     value. Stopping, tracing and keeping the best are up to whoever consumes the iterates. Works under
     `torch.no_grad` and `torch.inference_mode`, and leaves the grad mode of the consumer alone.
 
-    In a threat with `levels` the rule steps between the levels, where steps that are shorter than one add up;
+    In a threat with levels the rule steps between the levels, where steps that are shorter than one add up;
     the function is asked, and points are yielded, on the level below or above each: its gradient there serves
     as that of the point between (a straight-through estimate).
 
@@ -102,7 +102,7 @@ def ascend(
     state = rule.init(x)
     alpha, stretch = _length(rule, now, centre), _stretch(factor, 1, steps)
     for step in count() if steps is None else range(steps):
-        point = x if now.levels is None else now.project(x, centre)  # steps shorter than a level add up
+        point = x if now.relaxed is now else now.project(x, centre)  # steps shorter than a level add up
         found = function(point)  # J and J'
         if not isinstance(found, tuple):
             raise TypeError(
@@ -123,7 +123,7 @@ def ascend(
             here = Here(x, gradient, value, now.relaxed, centre, alpha, step, steps, stretch)
             direction, state = rule.step(here, state)  # line 4: alpha h(J')
             x = now.relaxed.project(x + alpha * direction, centre)  # line 4: clip
-    yield Iterate(steps or 0, x if now.levels is None else now.project(x, centre), None, None)
+    yield Iterate(steps or 0, x if now.relaxed is now else now.project(x, centre), None, None)
 
 
 def value_and_gradient(

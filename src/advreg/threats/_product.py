@@ -80,11 +80,6 @@ class Product:
         """The same without levels."""
         return self._of([threat.relaxed for threat in self.threats])
 
-    @property
-    def levels(self) -> int | None:
-        """The levels of the first tensor that has some."""
-        return next((threat.levels for threat in self.threats if threat.levels is not None), None)
-
     def scaled(self, factor: float) -> Product:
         """The same with each radius times `factor`."""
         return self._of([threat.scaled(factor) for threat in self.threats])

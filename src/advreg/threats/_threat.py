@@ -99,7 +99,7 @@ class Threat:
         Box and mask hold exactly, the ball to the rounding of the dtype. An example that is inside keeps its
         bits, and the centre's are kept outside the mask, NaN too, and everywhere at a radius of zero.
 
-        With `levels` the point lies on the grid: under `linf` the nearest one; under `l2` and `l1`, where to
+        With levels the point lies on the grid: under `linf` the nearest one; under `l2` and `l1`, where to
         find the nearest is a hard problem, one that is no larger than the nearest point of the ball: rounded
         towards the centre, with as many entries raised by a level, those closest to it first, as that allows.
         """
