@@ -6,7 +6,7 @@ import random
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Condition
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -170,6 +170,9 @@ def _locked(modules: list[nn.Module]) -> Iterator[None]:
             for module in modules:
                 _HELD[module] = [held for held in _HELD.get(module, ()) if held[1] is not token]
             _CHANGED.notify_all()
+        with suppress(RuntimeError):  # what an interrupt at the end of a `with` above left taken
+            while True:
+                _CHANGED.release()
 
     try:
         try:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from advreg._core.checks import same_shape
+from advreg._core.tensors import rows
 from advreg._core.valid import difference
 from advreg.metrics import Absent, Activation, decide, soft_dice
 
@@ -39,7 +40,7 @@ def J_IND_reg(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Te
     Source:
         Chen et al., Eq 4.
     """
-    return difference(output, target, valid).flatten(1).square().sum(1)
+    return rows(difference(output, target, valid)).square().sum(1)
 
 
 def J_IND_seg(
@@ -90,7 +91,7 @@ def J_OOD_reg(output: Tensor, target: Tensor, valid: Tensor | None = None) -> Te
     Source:
         Chen et al., Eq 6.
     """
-    return -difference(output, target, valid).flatten(1).abs().sum(1)
+    return -rows(difference(output, target, valid)).abs().sum(1)
 
 
 def J_OOD_seg(
