@@ -219,9 +219,7 @@ def test_an_interrupt_at_any_moment_leaves_no_trace():
     """As a person at the keyboard makes it: 200 moments within two runs."""
     model, (x, y) = net(), data()
     before = snapshot(model)
-    begin = time.perf_counter()
-    attack(model, x, y)
-    lasts = time.perf_counter() - begin
+    lasts = min(seconds(lambda: attack(model, x, y)) for _ in range(3))  # on a busy machine one may take long
     armed, met = [False], 0
 
     def handler(*_):
@@ -251,6 +249,12 @@ def test_an_interrupt_at_any_moment_leaves_no_trace():
     assert met > 50
     assert not other_thread(lambda: attack(model, x, y))
     assert_untouched(model, before)
+
+
+def seconds(run):
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
 
 
 PLACES = ["model", "objective", "judge", "stop", "rule"]
