@@ -126,15 +126,15 @@ class Batch(NamedTuple):
         return marked(whole.y, whole.structure)
 
     def arguments(self) -> dict[str, Any]:
-        """`x`, `y` and `threat` as an attack of its own takes them, with the marks of their structures."""
-        whole = self.settled()
-        if whole.others is None:
-            return {"x": self.x, "y": whole.marked(), "threat": self.threat}
-        tree, keys, structure = whole.others
-        assert structure is not None
+        """`x`, `y` and `threat` as an attack of its own takes them, marked where their structure is known."""
+        y = self.y if self.structure is None else self.marked()
+        if self.others is None:
+            return {"x": self.x, "y": y, "threat": self.threat}
+        tree, keys, structure = self.others
+        tree = tree if structure is None else marked(tree, structure)
         threats = self.threat.threats if isinstance(self.threat, Product) else (self.threat,)
-        told = _filled(marked(tree, structure), keys, self._apart(self.x))
-        return {"x": told, "y": whole.marked(), "threat": dict(zip(keys, threats, strict=True))}
+        told = _filled(tree, keys, self._apart(self.x))
+        return {"x": told, "y": y, "threat": dict(zip(keys, threats, strict=True))}
 
     def inputs(self, x: Tensor | None = None) -> Input:
         """What the model takes, at points of these examples, by default the centres.
