@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import warnings
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -11,15 +10,15 @@ from functools import partial
 from itertools import count
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from advreg._core.chance import States, random_states, seed_all, set_random_states
 from advreg._core.checks import check_function, check_kind, check_objective, check_word, examples
 from advreg._core.keys import Keys
 from advreg._core.targets import Structure
 from advreg._core.tensors import wide
-from advreg._core.trees import map_tensors
+from advreg._core.trees import differentiable, map_tensors
 from advreg._core.types import Model, PerExample, Target
 from advreg.attacks._ascend import ascend, value_and_gradient
 from advreg.attacks._best import gain
@@ -288,7 +287,12 @@ class _Data:
                 f"a batch must be (x, y) or (x, y, index), x a tensor (B, *input); batch {place} is {came}: "
                 "put all heads' targets into one y, for example a dict"
             )
-        x, y = map_tensors(self.plain, (batch[0], batch[1]))
+        moved = (
+            batch[:2]
+            if self.device is None
+            else map_tensors(lambda tensor: tensor.to(self.device), batch[:2])
+        )
+        x, y = differentiable(tuple(moved))
         x = x.detach()
         if self.like is None and len(x):
             self.like = x[:1]
@@ -300,41 +304,23 @@ class _Data:
             )
         return x, y
 
-    def plain(self, tensor: Tensor) -> Tensor:
-        """A tensor on the device that autograd may read, also of inference mode."""
-        moved = tensor if self.device is None else tensor.to(self.device)
-        return moved.clone() if moved.is_inference() else moved
 
-
+@dataclass(eq=False)
 class _Chance:
-    """Random states of torch, numpy and Python of our own, in place of the caller's while data are drawn."""
+    """Random states of our own, begun at a seed, in place of the caller's while data are drawn."""
 
-    def __init__(self, seed: int) -> None:
-        self.states = (
-            torch.Generator().manual_seed(seed).get_state(),
-            np.random.RandomState(seed % 2**32).get_state(),
-            random.Random(seed).getstate(),  # noqa: S311
-        )
+    seed: int
+    states: States | None = None
 
     @contextmanager
     def mine(self) -> Iterator[None]:
-        theirs = self.now()
-        self.set(self.states)
+        theirs = random_states()
         try:
+            seed_all(self.seed) if self.states is None else set_random_states(self.states)
             yield
         finally:
-            self.states = self.now()
-            self.set(theirs)
-
-    @staticmethod
-    def now() -> Any:
-        return torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
-
-    @staticmethod
-    def set(states: Any) -> None:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        random.setstate(states[2])
+            self.states = random_states()
+            set_random_states(theirs)
 
 
 def _applied(threat: Threat, x: Tensor, delta: Tensor) -> Tensor:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Condition
-from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
+from advreg._core.chance import differ, random_states, set_random_states
 from advreg._core.modules import BATCH_NORMS, modules_of, roots
 from advreg._core.types import Model
 from advreg.execution._state import State, in_full
@@ -57,12 +54,12 @@ def frozen(model: Model) -> Iterator[None]:
     modules = modules_of(model)
     with _locked(modules):
         _refuse_batch_statistics(modules)
-        state, chance = State(modules), _random_states()
+        state, chance = State(modules), random_states()
 
         def put_back() -> None:
             state.restore()
-            if _in_main_thread() and _differ(chance, _random_states()):
-                _set_random_states(chance)
+            if _in_main_thread() and differ(chance, random_states()):
+                set_random_states(chance)
 
         try:
             try:
@@ -74,7 +71,7 @@ def frozen(model: Model) -> Iterator[None]:
                         "so it is not the model that it was: write them where it is trained, not in its "
                         "forward, or run it once before, if that leaves them as they are from then on"
                     )
-                if _in_main_thread() and _differ(chance, _random_states()):
+                if _in_main_thread() and differ(chance, random_states()):
                     warnings.warn(
                         "the model or the objective drew random numbers, so its outputs are not a function "
                         "of its inputs and results cannot be repeated: call model.eval() to turn dropout "
@@ -205,25 +202,3 @@ def _refuse_batch_statistics(modules: list[nn.Module]) -> None:
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
-
-
-def _random_states() -> tuple[list[Tensor], Any, Any]:
-    """The states of the global generators of torch, numpy and Python."""
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own gap
-    cuda = torch.cuda.get_rng_state_all() if started else []
-    return [torch.get_rng_state(), *cuda], np.random.get_state(), random.getstate()  # noqa: NPY002 - the global one
-
-
-def _differ(before: tuple[list[Tensor], Any, Any], after: tuple[list[Tensor], Any, Any]) -> bool:
-    ours = any(not torch.equal(a, b) for a, b in zip(before[0], after[0], strict=False))
-    numpys = any(not np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True))
-    return ours or numpys or before[2] != after[2]
-
-
-def _set_random_states(states: tuple[list[Tensor], Any, Any]) -> None:
-    (cpu, *cuda), numpys, pythons = states
-    torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
-    np.random.set_state(numpys)  # noqa: NPY002 - the global one
-    random.setstate(pythons)
