@@ -152,10 +152,10 @@ def test_a_shuffling_loader_goes_by_the_seed_and_leaves_the_callers_chance_alone
         "epochs": 3,
     }
     torch.manual_seed(1)
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002 - the global one
     first = universal_attack(model, shuffled, seed=4, **options)
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == states[1]).all()  # noqa: NPY002 - the global one
     assert random.getstate() == states[2]
     torch.rand(7)
     again = universal_attack(model, shuffled, seed=4, **options)

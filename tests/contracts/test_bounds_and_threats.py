@@ -526,7 +526,7 @@ def test_the_check_of_modes_looks_through_functions_and_says_what_it_could_not_l
     net = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 1))
     for train in (True, False):
         net.train(train)
-        for model in (net, lambda x: net(x), net.forward, partial(net)):  # noqa: PLW0108
+        for model in (net, lambda x: net(x), net.forward, partial(net)):  # noqa: PLW0108 - a function around it
             assert diagnosed_of(model)["mode"].verdict == ("flag" if train else "pass")
     found = diagnosed_of(lambda x: x.sum(1, keepdim=True))["mode"]
     assert found.verdict == "skipped"

@@ -76,7 +76,7 @@ def net():
     return seeded(Patient).eval()
 
 
-def sound(net, x, y, found, threat, sign=1):
+def sound(net, x, y, found, threat):
     """The value is that of the inputs that came back; what is attacked is inside, all else the caller's."""
     with torch.no_grad():
         expected = J_IND_reg(net(found.x), y)
@@ -152,7 +152,10 @@ def test_two_inputs_of_a_linear_model_reach_the_optimum_of_their_product():
 def test_those_who_are_finished_leave_with_their_inputs(net, threat):
     x, y = patients()
     limit = pgd_attack(net, x, y, objective=J_IND_reg, threat=threat, steps=12).value.median()
-    stop = lambda output, target: J_IND_reg(output, target) >= limit  # noqa: E731
+
+    def stop(output, target):
+        return J_IND_reg(output, target) >= limit
+
     found = pgd_attack(
         net, x, y, objective=J_IND_reg, threat=threat, steps=20, stop=stop, restarts=2,
         execution=Execution(micro_batch=3),
@@ -167,7 +170,10 @@ def test_auto_attack_and_tradeoff(net, threat):
     x, y = patients()
     found = auto_attack(net, x, y, heads={"": RISK}, threat=threat, budget=60)
     sound(net, x, y, found[""], threat)
-    both = lambda given: {"a": net(given), "b": -net(given)}  # noqa: E731
+
+    def both(given):
+        return {"a": net(given), "b": -net(given)}
+
     front = tradeoff(
         both, x, {"a": y, "b": y}, heads={"a": RISK, "b": RISK}, threat=threat, points=3, steps=5
     )
@@ -363,6 +369,8 @@ def test_a_start_is_like_the_inputs(net):
 
 
 def test_one_head_of_several(net):
-    model = lambda x: {"risk": net(x), "image": x["image"]}  # noqa: E731
+    def model(x):
+        return {"risk": net(x), "image": x["image"]}
+
     found = pgd_attack(model, X, {"risk": Y}, objective=on("risk", J_IND_reg), threat=IMAGE, steps=5)
     sound(net, X, Y, found, IMAGE)

@@ -109,7 +109,10 @@ def test_objects_vanish_and_appear(detector, metric, form):
 def test_alone_is_as_in_the_batch_and_beside_another_head(detector):
     net, x, y = detector
     threat, head = Threat(linf, 0.05), {"boxes": boxes()}
-    both = lambda x: {"boxes": as_lists(net(x)), "mean": x.mean((1, 2, 3))}  # noqa: E731
+
+    def both(x):
+        return {"boxes": as_lists(net(x)), "mean": x.mean((1, 2, 3))}
+
     targets = {"boxes": y, "mean": torch.zeros(6)}
     found = auto_attack(both, x, targets, heads=head, threat=threat, budget=8)["boxes"]
     for n in (0, 2):

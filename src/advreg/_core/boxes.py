@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -92,6 +92,18 @@ def images(
             Found(boxes, one.log_p, one.log_q, one.labels),
             _truth(entry, number, boxes, box_format, classes),
         )
+
+
+def over_images(
+    function: Callable[[Found, Truth], Tensor],
+    output: Any,
+    target: Any,
+    box_format: BoxFormat,
+    activation: BoxActivation,
+) -> Tensor:
+    """A function of what was found in an image and what is there, for each of them, `(B,)`."""
+    values = [function(found, truth) for found, truth in images(output, target, box_format, activation)]
+    return torch.stack(values) if values else torch.zeros(0)
 
 
 def overlaps(a: Tensor, b: Tensor) -> Tensor:

@@ -234,9 +234,7 @@ class _Plan:
             return [[[] for _ in self.columns] for _ in cells]
         run, threat = cells[0].run, cells[0].threat
         if threat is not None and len(cells) > 1:
-            # Of one tensor the attack itself looks at the values, so that no device is waited for here.
-            whole = Batch(x, y, threat) if isinstance(threat, Threat) else Batch.of(x, y, threat)
-            several = self._repeated(whole, len(cells))
+            several = self._repeated(Batch.of(x, y, threat, look=False), len(cells))  # the attack will
             if several is None:
                 return [values for cell in cells for values in self._measure([cell], batch)]
             radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)

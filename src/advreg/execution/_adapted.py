@@ -112,7 +112,7 @@ class Adapted(nn.Module):
         return super().get_submodule(target) if own else self.net.get_submodule(target)
 
 
-class _Normalised(nn.Module):
+class _Normalisation(nn.Module):
     """`(x - mean) / std` of one tensor."""
 
     mean: Tensor
@@ -143,7 +143,7 @@ class _Several(nn.Module):
     def __init__(self, mean: Mapping[Any, Scale], std: Mapping[Any, Scale]) -> None:
         super().__init__()
         self.keys = tuple({**mean, **std})
-        self.each = nn.ModuleList(_Normalised(mean.get(key, 0.0), std.get(key, 1.0)) for key in self.keys)
+        self.each = nn.ModuleList(_Normalisation(mean.get(key, 0.0), std.get(key, 1.0)) for key in self.keys)
 
     def forward(self, x: Input) -> Input:
         """The inputs in the network's units."""
@@ -160,7 +160,7 @@ def _scale(mean: Any, std: Any) -> nn.Module | None:
             raise TypeError("mean and std must both be by key, {'image': 0.5}, or neither; got one of each")
         made: nn.Module = _Several(mean or {}, std or {})
     else:
-        made = _Normalised(0.0 if mean is None else mean, 1.0 if std is None else std)
+        made = _Normalisation(0.0 if mean is None else mean, 1.0 if std is None else std)
     return made.eval()
 
 

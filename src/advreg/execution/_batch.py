@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     others: Others | None = None
 
     @staticmethod
-    def of(x: Input, y: Target, threat: Threats, start: Input | None = None) -> Batch:
+    def of(x: Input, y: Target, threat: Threats, start: Input | None = None, *, look: bool = True) -> Batch:
         """The batch of an attack's arguments, checked.
 
         Args:
@@ -57,6 +57,7 @@ class Batch(NamedTuple):
             y: The target.
             threat: Of one tensor; or of each tensor that is attacked, by its key, field or place in `x`.
             start: Where the attack begins: like `x`, of which the tensors that are attacked count.
+            look: Whether to look at the inputs' values, for which an accelerator is waited.
 
         Raises:
             TypeError: No threat; inputs that are no tensors of floating-point numbers.
@@ -66,7 +67,8 @@ class Batch(NamedTuple):
         check_each("threat", threat, Threat, "Threat(linf, 0.03)")
         x, y, start = differentiable(x), differentiable(y), differentiable(start)
         if not isinstance(threat, Mapping):
-            threat.validate(x)
+            if look:
+                threat.validate(x)
             return Batch(x.detach(), y, threat, _begun(start, x, threat))
         keys = tuple(threat)
         if isinstance(x, Tensor) or children(x) is None:
@@ -75,7 +77,7 @@ class Batch(NamedTuple):
                 f"attacked; got one input, {type(x).__name__}: of one tensor pass Threat(...) itself, of "
                 'several x={"image": image, "age": age}, threat={"image": Threat(linf, 0.03)}'
             )
-        for key, one in threat.items():
+        for key, one in threat.items() if look else ():
             one.validate(bare(head(x, key, "input")))
         attacked = _attacked(x, keys)
         first = attacked[keys[0]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advreg._core.boxes import BoxActivation, BoxFormat, Found, Truth, images, overlaps
+from advreg._core.boxes import BoxActivation, BoxFormat, Found, Truth, over_images, overlaps
 from advreg._core.tensors import wide
 
 
@@ -84,8 +85,7 @@ def box_quality(
         Score times overlap as in Hall et al., Probabilistic object detection, arXiv:1811.10800, section 4,
         with each object's best box in place of an assignment.
     """
-    values = [_quality(found, truth) for found, truth in images(output, target, box_format, activation)]
-    return torch.stack(values) if values else torch.zeros(0)
+    return over_images(_quality, output, target, box_format, activation)
 
 
 def average_precision(
@@ -130,9 +130,7 @@ def average_precision(
     """
     if not 0 < iou <= 1:
         raise ValueError(f"iou must lie in (0, 1]; got {iou}")
-    pairs = images(output, target, box_format, activation)
-    values = [_precision(found, truth, iou) for found, truth in pairs]
-    return torch.stack(values) if values else torch.zeros(0)
+    return over_images(partial(_precision, iou=iou), output, target, box_format, activation)
 
 
 def _quality(found: Found, truth: Truth) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from advreg._core.boxes import BoxActivation, BoxFormat, Found, Truth, images, overlaps
+from advreg._core.boxes import BoxActivation, BoxFormat, Found, Truth, over_images, overlaps
 
 
 def missed_boxes(
@@ -47,10 +48,7 @@ def missed_boxes(
     Source:
         Untargeted vanishing as in Chow et al., TOG, arXiv:2004.04320, by log odds.
     """
-    values = []
-    for found, truth in images(output, target, box_format, activation):
-        values.append(_missed(found, truth) if len(truth.boxes) else _false(found, truth, 0.5))
-    return torch.stack(values) if values else torch.zeros(0)
+    return over_images(_missed, output, target, box_format, activation)
 
 
 def false_boxes(
@@ -93,12 +91,12 @@ def false_boxes(
     """
     if not 0 < overlap <= 1:
         raise ValueError(f"overlap must lie in (0, 1]; got {overlap}")
-    pairs = images(output, target, box_format, activation)
-    values = [_false(found, truth, overlap) for found, truth in pairs]
-    return torch.stack(values) if values else torch.zeros(0)
+    return over_images(partial(_false, overlap=overlap), output, target, box_format, activation)
 
 
 def _missed(found: Found, truth: Truth) -> Tensor:
+    if len(truth.boxes) == 0:
+        return _false(found, truth)
     near = overlaps(truth.boxes, found.boxes)
     odds = found.of(found.log_p - found.log_q, truth.labels, -torch.inf)
     counts = (near > 0) & (odds > -torch.inf)
@@ -106,7 +104,7 @@ def _missed(found: Found, truth: Truth) -> Tensor:
     return _known(found, -_log_sum(terms, 1).mean())
 
 
-def _false(found: Found, truth: Truth, overlap: float) -> Tensor:
+def _false(found: Found, truth: Truth, overlap: float = 0.5) -> Tensor:
     log_p = found.log_p
     near = overlaps(found.boxes, truth.boxes) >= overlap  # (N, K)
     if found.labels is None:

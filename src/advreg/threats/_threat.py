@@ -347,7 +347,9 @@ class Threat:
 
     def _grid(self, x: Tensor) -> Grid:
         lower, upper = self._sides(x)
-        assert lower is not None and upper is not None and self.levels is not None  # noqa: PT018
+        assert lower is not None
+        assert upper is not None
+        assert self.levels is not None
         return Grid(lower, upper, self.levels)
 
     def _with(self, **changes: Any) -> Threat:
