@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -73,6 +74,17 @@ def test_sharpened_labels_tend_to_the_metric(score, metric):
     soft = hard.at(0.0)(LOGITS, TRUTH)
     assert not torch.allclose(soft, hard(LOGITS, TRUTH), atol=1e-2)
     torch.testing.assert_close(SharpenedLabels(score, 4.0, 4.0)(LOGITS / 4, TRUTH), soft)
+
+
+def test_sharpened_f1_is_the_dice_of_probabilities_at_each_factor():
+    generator = np.random.default_rng(3)
+    logits, truth = generator.normal(size=(4, 6)), generator.integers(0, 2, (4, 6))
+    truth[:, 0] = 1
+    for share, factor in ((0.0, 0.5), (0.3, 0.5 * 6**0.5), (0.6, 3.0), (1.0, 3.0)):
+        p = 1 / (1 + np.exp(-factor * logits))
+        expected = 1 - 2 * (p * truth).sum(1) / (p.sum(1) + truth.sum(1))
+        found = SharpenedLabels("f1").at(share)(torch.from_numpy(logits), torch.from_numpy(truth))
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
 
 
 def test_an_example_without_a_true_label_has_a_gradient_of_its_f1():

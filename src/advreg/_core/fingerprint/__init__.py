@@ -45,7 +45,7 @@ def describe(thing: Any) -> str:
         >>> describe(partial(on, "mask", function=J_IND_reg))
         "partial(advreg.objectives._combine.on, 'mask', function=advreg.objectives._paper.J_IND_reg)"
         >>> describe(Threat(linf, 0.03))
-        'Threat(norm=_Linf(), radius=0.03, bounds=tuple(0.0, 1.0), mask=None)'
+        'Threat(norm=_Linf(), radius=0.03, bounds=tuple(0.0, 1.0), mask=None, scale=None, levels=None)'
     """
     return Walk(KINDS, of_instance).whole(thing, None)
 
