@@ -10,7 +10,6 @@ of `--images chosen`; the table is of others, `--images table`.
 """
 
 import argparse
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,6 +18,7 @@ from pathlib import Path
 import skimage.data
 import sklearn.datasets
 import torch
+from speed_table import setting
 from torch import Tensor, nn
 from torch.nn.functional import (
     avg_pool2d,
@@ -28,7 +28,6 @@ from torch.nn.functional import (
     interpolate,
 )
 
-import advreg
 from advreg import Threat, auto_attack, linf
 from advreg.tasks import Task, classes, heatmaps, labels, maps, points, values
 
@@ -310,11 +309,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "heads.md")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    setting = (
-        f"advreg {advreg.__version__}, torch {torch.__version__}, {platform.machine()}; data of scikit-learn "
-        f"{sklearn.__version__} and scikit-image {skimage.__version__}; {options.steps} steps of training\n"
-    )
-    text = [setting]
+    told = setting("heads.py", {"images": options.images, "budgets": options.budgets, "steps": options.steps})
+    versions = f"scikit-learn {sklearn.__version__} and scikit-image {skimage.__version__}"
+    text = ["# Attacks on heads beside masks and contours\n", f"{told}; data of {versions}.\n"]
     for name, case in CASES.items():
         if name.startswith(tuple(options.tasks)):
             text.append(table(name, case, options.images, options.budgets, options.steps))

@@ -8,7 +8,6 @@ against an adversary.
 """
 
 import argparse
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from speed_table import setting
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.functional import cross_entropy as classes_cross_entropy
@@ -162,12 +162,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "regions.md")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    made = f"Seed {chosen.seed} of the images, torch {torch.__version__}, {platform.machine()}"
     text = [
         "# Attacks on masks\n",
-        "Mean hard Dice after an attack, lower is stronger; `benchmarks/regions.py`.",
+        "Mean hard Dice after an attack, lower is stronger.",
+        f"{setting('regions.py', {'seed': chosen.seed, 'count': chosen.count})}.",
     ]
-    text.append(f"{made}.")
     for scene in SCENES:
         for line in table(scene, chosen.seed, chosen.count):
             print(line, flush=True)
