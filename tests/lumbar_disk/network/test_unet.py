@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lumbar_disk.network import UNet, loss, loss_with_reconstruction, untrained
 
@@ -27,37 +28,79 @@ def test_at_width_64_every_group_count_is_the_papers():
     assert not found
 
 
-def test_at_width_64_the_maps_have_the_papers_shapes():
+# Kind, channels in and out, kernel, stride, padding, output padding, bias.
+STEM = [("conv", 1, 32, 7, 2, 3, 0, True), ("conv", 32, 64, 5, 2, 2, 0, False)]
+STAGES = [
+    layer
+    for c in (64, 128, 256, 512)
+    for layer in (
+        ("conv", c, 2 * c, 3, 2, 1, 0, False),
+        ("conv", 2 * c, 2 * c, 1, 1, 0, 0, False),
+        ("conv", c, 2 * c, 1, 1, 0, 0, False),  # the shortcut's
+        ("conv", 2 * c, 2 * c, 3, 1, 1, 0, False),
+        ("conv", 2 * c, 2 * c, 1, 1, 0, 0, False),
+    )
+]
+CODE = [
+    ("conv", 1024, 1024, 2, 1, 0, 0, False),
+    ("linear", 1024, 1024, False),
+    ("linear", 1024, 352, True),
+    ("transposed", 1024, 512, 3, 2, 1, 1, False),
+    ("transposed", 512, 512, 3, 2, 1, 1, False),
+]
+MERGES = [("conv", c, c // 4, 3, 1, 1, 0, False) for c in (1024, 512, 256, 128)]
+UPS = [("transposed", c, c, 3, 2, 1, 1, False) for c in (256, 128, 64)]
+MASK = [("transposed", 32, 32, 7, 2, 3, 1, False), ("transposed", 32, 1, 5, 2, 2, 1, True)]
+
+
+def layers(net):
+    """Every layer with a kernel or a matrix, in the order in which they stand."""
+    found = []
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            found.append(("linear", module.in_features, module.out_features, module.bias is not None))
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            kind = "conv" if isinstance(module, nn.Conv2d) else "transposed"
+            sides = (module.kernel_size, module.stride, module.padding, module.output_padding)
+            assert all(one[0] == one[1] for one in sides)
+            numbers = (module.in_channels, module.out_channels, *(one[0] for one in sides))
+            found.append((kind, *numbers, module.bias is not None))
+    return found
+
+
+def test_at_width_64_every_layer_is_the_papers():
+    with torch.device("meta"):
+        net = UNet()
+    assert layers(net) == [*STEM, *STAGES, *CODE, *MERGES, *UPS, *MASK]
+
+
+def test_at_width_64_parameters_work_and_maps_are_the_papers():
+    names = ("stem", *(f"stages.{i}" for i in range(4)), "bottleneck", "expand.0", "expand.1")
+    names = (*names, *(f"{part}.{i}" for i in range(3) for part in ("merges", "ups")), "merges.3", "mask.0")
     shapes = {}
     with torch.device("meta"):
         net = UNet()
-        for name in (
-            "stem",
-            "stages.0",
-            "stages.1",
-            "stages.2",
-            "stages.3",
-            "bottleneck",
-            "expand.0",
-            "expand.1",
-        ):
+        for name in names:
             net.get_submodule(name).register_forward_hook(
-                lambda _module, _args, out, name=name: shapes.update({name: tuple(out.shape[1:])})
+                lambda _module, _args, out, name=name: shapes.update({name: tuple(out.shape[1:3])})
             )
-        output = net(torch.rand(2, 1, 128, 128))
-    assert list(shapes.values()) == [
-        (64, 32, 32),
-        (128, 16, 16),
-        (256, 8, 8),
-        (512, 4, 4),
-        (1024, 2, 2),
-        (1024, 1, 1),
-        (1024, 2, 2),
-        (512, 4, 4),
-    ]
-    assert (output["contour"].shape, output["mask"].shape) == ((2, 176, 2), (2, 1, 128, 128))
-    count = sum(parameter.numel() for parameter in net.parameters())
-    assert f"{count:,} parameters" in UNet.__doc__
+        with FlopCounterMode(display=False) as counter:
+            output = net(torch.rand(1, 1, 128, 128))
+    encoder = [(64, 32), (128, 16), (256, 8), (512, 4), (1024, 2), (1024, 1)]
+    decoder = [(512, 2), (512, 4), (256, 4), (256, 8), (128, 8), (128, 16), (64, 16), (64, 32), (32, 32)]
+    assert list(shapes.values()) == [*encoder, *decoder, (32, 64)]
+    assert (output["contour"].shape, output["mask"].shape) == ((1, 176, 2), (1, 1, 128, 128))
+    assert sum(parameter.numel() for parameter in net.parameters()) == 38_998_721
+    assert round(counter.get_total_flops() / 1e9, 3) == 1.162
+
+
+def test_the_encoders_map_comes_before_the_decoders():
+    net = UNet(2, 64).eval()
+    seen = []
+    net.stages[2].register_forward_hook(lambda _module, _args, out: seen.append(out))
+    net.merges[0].register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    net(torch.rand(1, 1, 64, 64))
+    assert torch.equal(seen[1][:, : seen[0].shape[1]], seen[0])
 
 
 @pytest.mark.parametrize(("width", "size"), [(2, 64), (6, 128), (12, 128), (4, 192), (10, 64)])
