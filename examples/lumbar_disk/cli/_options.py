@@ -125,7 +125,16 @@ def wanted(
     recipe: StudyRecipe, data: str, root: Path | None, series: Sequence[str], patients: int
 ) -> Options:
     """The data that a study of this recipe is made from."""
-    return Options(data, root, tuple(series), recipe.size, patients, recipe.test_patients, recipe.seed)
+    return Options(
+        data,
+        root,
+        tuple(series),
+        recipe.size,
+        patients,
+        recipe.test_patients,
+        recipe.seed,
+        recipe.upright,
+    )
 
 
 def refuse(context: typer.Context, data: str, names: Sequence[str]) -> None:

@@ -37,13 +37,15 @@ def find(root: Path, options: Options) -> Listing:
         return Item(
             image.relative_to(root).as_posix(),
             (image, contours),
-            lambda: cropped(read_annotated(image, contours, known.get(image.stem)), options.size),
+            lambda: cropped(
+                read_annotated(image, contours, known.get(image.stem)), options.size, upright=options.upright
+            ),
         )
 
     return Listing(tuple(item(*pair) for pair in pairs), (root / SPACING,) if known else ())
 
 
-SOURCE = Source("folder", find, "`images` and `contours`")
+SOURCE = Source("folder", find, "`images` and `contours`", ("upright",))
 
 
 def files(root: Path | str) -> list[tuple[Path, Path]]:

@@ -24,6 +24,8 @@ class Options:
         test_patients: How many patients to draw for the test set. SPIDER's overview.csv, where there is one,
             decides instead.
         seed: Of the phantoms and of the split.
+        upright: Whether each crop is turned so that its disc lies level; see `lumbar_disk.data.crop`. The
+            paper's own crops (--data mat) are as they are.
     """
 
     data: str
@@ -33,6 +35,7 @@ class Options:
     patients: int = 54
     test_patients: int = 6
     seed: int = 0
+    upright: bool = True
 
 
 @dataclass(frozen=True)

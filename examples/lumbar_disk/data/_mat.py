@@ -93,7 +93,7 @@ def read_mat(path: Path | str, size: int = 128) -> Disc:
         )
     origin = np.full(2, (step - 1) / 2)
     patient, _, level = path.stem.partition("_")
-    pixels = cut(image, origin, step, size, str(path))
+    pixels = cut(image, origin, step * np.eye(2), size, str(path))
     return Disc(patient, level or NO_LEVEL, pixels, contour.astype(np.float32), float("nan"))
 
 

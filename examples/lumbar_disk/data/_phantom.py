@@ -33,12 +33,16 @@ def find(_: Path, options: Options) -> Listing:
     """List the phantoms to draw."""
 
     def item(index: int) -> Item:
-        return Item(f"phantom {index}", (), lambda: cropped(phantom(options.seed, index), options.size))
+        return Item(
+            f"phantom {index}",
+            (),
+            lambda: cropped(phantom(options.seed, index), options.size, upright=options.upright),
+        )
 
     return Listing(tuple(map(item, range(options.patients))))
 
 
-SOURCE = Source("phantom", find, options=("patients",))
+SOURCE = Source("phantom", find, options=("patients", "upright"))
 
 
 def phantoms(count: int, seed: int) -> list[Slice]:

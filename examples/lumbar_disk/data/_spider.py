@@ -52,7 +52,7 @@ def find(root: Path, options: Options) -> Listing:
         return Item(
             image.relative_to(root).as_posix(),
             (image, mask, *data_files(image), *data_files(mask)),
-            lambda: cropped(read_spider_volume(image, mask), options.size),
+            lambda: cropped(read_spider_volume(image, mask), options.size, upright=options.upright),
         )
 
     pairs = files(root, *options.series)
@@ -60,7 +60,7 @@ def find(root: Path, options: Options) -> Listing:
     return Listing(tuple(item(*pair) for pair in pairs), () if sides is None else (root / OVERVIEW,), sides)
 
 
-SOURCE = Source("spider", find, "SPIDER's `images` and `masks`", ("series",))
+SOURCE = Source("spider", find, "SPIDER's `images` and `masks`", ("series", "upright"))
 
 
 def read_spider(root: Path | str, *series: str, progress: bool = False) -> list[Slice]:

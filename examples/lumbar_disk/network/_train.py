@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from advreg import soft_dice
@@ -64,7 +65,7 @@ class Checkpoint:
     """Checkpoint of a training: where it keeps its state, and what it must not be mixed with.
 
     Attributes:
-        path: The file. It holds weights, the optimiser's state, the step, and `identity`.
+        path: The file. It holds weights and their average, the optimiser's state, the step, and `identity`.
         identity: What decides the training's numbers, as JSON would hold it.
         every: Seconds between two writes.
     """
@@ -73,7 +74,9 @@ class Checkpoint:
     identity: Mapping[str, Any]
     every: float = 30.0
 
-    def load(self, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+    def load(
+        self, net: nn.Module, average: nn.Module | None, optimiser: torch.optim.Optimizer
+    ) -> tuple[int, float]:
         """Put back what the file holds.
 
         Returns:
@@ -93,14 +96,24 @@ class Checkpoint:
             )
         with reading(self.path):
             net.load_state_dict(state["net"])
+            if average is not None:
+                average.load_state_dict(state["average"])
             optimiser.load_state_dict(state["optimiser"])
         return state["step"], state["seconds"]
 
-    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    def save(
+        self,
+        net: nn.Module,
+        average: nn.Module | None,
+        optimiser: torch.optim.Optimizer,
+        step: int,
+        seconds: float,
+    ) -> None:
         """Write the state after `step` steps, whole or not at all."""
         state = {
             "identity": dict(self.identity),
             "net": net.state_dict(),
+            "average": None if average is None else average.state_dict(),
             "optimiser": optimiser.state_dict(),
             "step": step,
             "seconds": seconds,
@@ -116,6 +129,7 @@ def fit(
     steps: int,
     lr: float = 0.001,
     decay: float = 0.0,
+    average: float = 0.0,
     seed: int = 0,
     precision: str = "float32",
     checkpoint: Checkpoint | None = None,
@@ -135,6 +149,8 @@ def fit(
         lr: Adamax's learning rate; the paper's is 0.001.
         decay: The share of the steps, at the end, over which the rate falls linearly to zero. The paper holds
             it; the fall is for short runs.
+        average: Decay of the running average of the weights that the network ends with; 0 for none, as in the
+            paper. A decay of `1 - 1 / n` averages about `n` steps.
         seed: Of the loss's chance, with the samples' places.
         precision: "float32", or "bfloat16" for autocast.
         checkpoint: Where to keep the state, and whence to go on.
@@ -151,7 +167,8 @@ def fit(
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps}.")
     optimiser = torch.optim.Adamax(net.parameters(), lr=lr)
-    begun, before = checkpoint.load(net, optimiser) if checkpoint else (0, 0.0)
+    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(average)) if average else None
+    begun, before = checkpoint.load(net, averaged, optimiser) if checkpoint else (0, 0.0)
     model = nn.parallel.DistributedDataParallel(net) if place()[1] > 1 else net
     net.train()
     began = saved = time.perf_counter()
@@ -170,11 +187,15 @@ def fit(
             optimiser.zero_grad()
             total.backward()  # type: ignore[no-untyped-call]  # torch's own gap
             optimiser.step()
+            if averaged is not None:
+                averaged.update_parameters(net)
             if step % 10 == 0:
                 bar.set_postfix({part: f"{value.item():.2f}" for part, value in parts.items()})
             now = time.perf_counter()
             if checkpoint and first() and (step + 1 == steps or now - saved > checkpoint.every):
-                checkpoint.save(net, optimiser, step + 1, before + now - began)
+                checkpoint.save(net, averaged, optimiser, step + 1, before + now - began)
                 saved = now
+    if averaged is not None:
+        net.load_state_dict(averaged.module.state_dict())
     net.eval()
     return before + time.perf_counter() - began

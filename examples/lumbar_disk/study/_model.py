@@ -7,31 +7,46 @@ from typing import Any
 
 import torch
 
-from advreg import J_IND_reg, J_IND_seg, Steepest, Threat, linf, on
+from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on
 from advreg.objectives import PerExample
 from advreg.training import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_rand, radius_ramp
 from lumbar_disk._core.sharing import place
+from lumbar_disk.data import Discs
 from lumbar_disk.network import Batch, loss, loss_with_reconstruction
 from lumbar_disk.study._recipes import StudyRecipe, kind_of, reconstructs
 from lumbar_disk.virtual import Stored, Stream
 
 OBJECTIVES: dict[str, PerExample] = {"contour": on("contour", J_IND_reg), "mask": on("mask", J_IND_seg)}
+_REAL = -2  # the use of a sample's key that says whether a real disc stands in its place
 CLEAN = AdversarialLoss(loss, {}, clean=1.0)  # Eq. (3) alone
 
 
-def batches(recipe: StudyRecipe, source: Stream | Stored, device: torch.device) -> Callable[[int], Batch]:
-    """The way from a step to this process's part of its batch of virtual discs.
+def batches(recipe: StudyRecipe, source: Stream | Stored, discs: Discs) -> Callable[[int], Batch]:
+    """The way from a step to this process's part of its batch: virtual discs, and by chance real ones.
+
+    Args:
+        recipe: The recipe.
+        source: Of the virtual discs.
+        discs: The real ones of the training set, on the device where to compute.
 
     Raises:
         ValueError: If the processes of this run cannot share a batch equally.
     """
-    rank, share = place()[0], share_of(recipe)
+    rank, share, device = place()[0], share_of(recipe), discs.images.device
 
     def batch(step: int) -> Batch:
         first = step * recipe.batch + rank * share
         index = torch.arange(first, first + share, device=device)
         samples = source.at(index % recipe.virtual)
-        return samples.images, samples.target(), index
+        images, target = samples.images, samples.target()
+        if recipe.real:
+            keys = Keys(recipe.seed, index).fold_in(_REAL)
+            chance, which = keys.uniform(index.new_empty(share, 2, dtype=torch.float64)).unbind(1)
+            swapped = (chance < recipe.real).nonzero()[:, 0]
+            real = discs.take((which[swapped] * len(discs)).long().tolist())
+            images = images.index_copy(0, swapped, real.images)
+            target = {head: one.index_copy(0, swapped, real.target()[head]) for head, one in target.items()}
+        return images, target, index
 
     return batch
 

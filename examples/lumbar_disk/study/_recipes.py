@@ -34,11 +34,14 @@ class StudyRecipe:
         virtual: How many virtual discs each shape model makes; a longer training begins them anew.
         stored: Whether to keep them on disk, as float16, for all models of one shape model: right where
             making them costs more than a step of training.
+        real: The share of a batch's discs that are real ones as they are, drawn by chance; the paper's is 0.
         std_epochs: Epochs of the std models, from which the others start.
         epochs: Of the other models; their noise grows from epoch to epoch.
         batches: Steps per epoch.
         lr: Adamax's learning rate.
         decay: The last share of the steps, over which the rate falls to zero.
+        average: Decay of a running average of the weights, which is what is kept; 0 for the last weights, as
+            in the paper.
         radius: Linf radius of noise and attacks in the last epoch.
         alpha: Step of the attacks in training, in intensities.
         attack_steps: Steps of the attacks in training.
@@ -46,6 +49,7 @@ class StudyRecipe:
         eval_steps: Steps of its attacks, Adamax on the sign with alpha = radius / 5.
         eval_batch: Test discs attacked together.
         test_patients: How many patients to keep for the test.
+        upright: Whether crops are turned so that each disc lies level; see `lumbar_disk.data.crop`.
         kernel: Of the thin-plate splines.
         precision: "float32", or "bfloat16" for autocast in training.
         compile: Whether to compile the network for training.
@@ -58,11 +62,13 @@ class StudyRecipe:
     batch: int = 64
     virtual: int = 640_000
     stored: bool = False
+    real: float = 0.0
     std_epochs: int = 100
     epochs: int = 100
     batches: int = 100
     lr: float = 0.001
     decay: float = 0.0
+    average: float = 0.0
     radius: float = 0.07
     alpha: float = 0.01
     attack_steps: int = 20
@@ -70,6 +76,7 @@ class StudyRecipe:
     eval_steps: int = 100
     eval_batch: int = 64
     test_patients: int = 6
+    upright: bool = True
     kernel: KernelName = "r2logr"
     precision: str = "float32"
     compile: bool = False
@@ -105,8 +112,11 @@ def _check_numbers(recipe: StudyRecipe) -> None:
         raise ValueError(
             f"radius and radii must be numbers, at least 0; got {recipe.radius}, {recipe.radii}."
         )
-    if not 0 <= recipe.decay <= 1:
-        raise ValueError(f"decay must be a share from 0 to 1; got {recipe.decay}.")
+    for name in ("decay", "real"):
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise ValueError(f"{name} must be a share from 0 to 1; got {getattr(recipe, name)}.")
+    if not 0 <= recipe.average < 1:
+        raise ValueError(f"average must be a decay from 0 up to, but not, 1; got {recipe.average}.")
     if recipe.seed < 0:
         raise ValueError(f"seed must be at least 0; got {recipe.seed}.")
 

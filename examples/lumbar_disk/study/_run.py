@@ -277,11 +277,12 @@ class Study:
             net.compile()
         seconds = fit(
             net,
-            batches(recipe, self._source(name), self.device),
+            batches(recipe, self._source(name), self.data.train.to(self.device)),
             lambda step: criterion(recipe, name, step // recipe.batches),
             steps=recipe.steps(name),
             lr=recipe.lr,
             decay=recipe.decay,
+            average=recipe.average,
             seed=recipe.seed,
             precision=recipe.precision,
             checkpoint=Checkpoint(

@@ -54,7 +54,7 @@ def test_a_crop_of_the_images_own_scale_is_a_cut():
     outline = np.array([[60.5, 70.5], [100.5, 70.5], [100.5, 86.5], [60.5, 86.5]])  # centre 80.5, 78.5
     placed = landmarks(outline)
     square = 64 / pdist(placed).max()  # so that the crop has 64 pixels of the slice
-    disc = crop(Slice("p", image, 0.5, {"L1/L2": outline}), "L1/L2", size=64, context=square)
+    disc = crop(Slice("p", image, 0.5, {"L1/L2": outline}), "L1/L2", size=64, context=square, upright=False)
     cut = image[47:111, 49:113]
     np.testing.assert_allclose(disc.image, (cut - cut.min()) / (cut.max() - cut.min()), atol=2e-3)
     np.testing.assert_allclose(disc.contour, placed - [49, 47], atol=2e-3)
@@ -63,8 +63,20 @@ def test_a_crop_of_the_images_own_scale_is_a_cut():
 def test_pixels_beyond_the_slice_repeat_its_edge():
     image = np.tile(np.arange(60, dtype=np.float32)[:, None], (1, 60))
     outline = np.array([[1.0, 20.0], [41.0, 20.0], [41.0, 30.0], [1.0, 30.0]])
-    disc = crop(Slice("p", image, 1.0, {"L1/L2": outline}), "L1/L2", size=64, context=2.0)
+    disc = crop(Slice("p", image, 1.0, {"L1/L2": outline}), "L1/L2", size=64, context=2.0, upright=False)
     np.testing.assert_allclose(disc.image[:, 0], disc.image[:, 40], atol=1e-6)
+
+
+@pytest.mark.parametrize("upright", [True, False])
+def test_an_upright_crop_turns_with_its_disc(upright):
+    alike = [crop(the_slice(*ellipse(100, 110, 40, 14, tilt)), "L4/L5", upright=upright) for tilt in (0, 0.6)]
+    left, _, right, _ = alike[1].contour.reshape(4, 44, 2).mean(axis=1)
+    tilt = np.arctan2(*(right - left)[::-1])
+    assert tilt == pytest.approx(0 if upright else 0.6, abs=0.01)
+    away = np.linalg.norm(alike[0].contour - alike[1].contour, axis=1).max()
+    assert (away < 0.3) == upright
+    assert (np.abs(alike[0].image - alike[1].image).mean() < 0.005) == upright
+    assert alike[0].pixel_mm == pytest.approx(alike[1].pixel_mm, rel=1e-3)
 
 
 def the_discs(patients):

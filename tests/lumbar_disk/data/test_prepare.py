@@ -49,7 +49,13 @@ def test_the_manifest_accounts_for_every_disc_file_and_refusal(tmp_path, caplog)
     manifest, _ = prepare(options, tmp_path / "d.npz", command="the words")
     assert manifest["command"] == "the words"
     assert set(manifest["versions"]) == {"python", "advreg", "numpy", "scipy"}
-    assert manifest["options"] == {"data": "folder", "size": 32, "test_patients": 1, "seed": 0}
+    assert manifest["options"] == {
+        "data": "folder",
+        "upright": True,
+        "size": 32,
+        "test_patients": 1,
+        "seed": 0,
+    }
     assert len(manifest["train_patients"]) == 2
     assert len(manifest["test_patients"]) == 1
     assert len(manifest["discs"]) == 15

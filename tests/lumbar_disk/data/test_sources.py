@@ -28,6 +28,7 @@ def test_only_the_options_that_a_source_reads_decide_its_result():
     assert deciding(Options("spider", Path("x"), series=("t1", "t2"))) == {
         "data": "spider",
         "series": ["t1", "t2"],
+        "upright": True,
         "size": 128,
         "test_patients": 6,
         "seed": 0,

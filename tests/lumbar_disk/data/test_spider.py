@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
-from scipy import ndimage
 from skimage.draw import polygon2mask
+from skimage.transform import SimilarityTransform, warp
 from typer.testing import CliRunner
 
 from advreg import contour_dice
@@ -379,19 +379,18 @@ def test_real_patients(real):
     assert discs.masks.mean(dim=(1, 2, 3)).min() > 0.015
 
 
-def test_contours_of_real_crops_give_back_the_mask(real):
+@pytest.mark.parametrize("upright", [True, False])
+def test_contours_of_real_crops_give_back_the_mask(real, upright):
     values = []
     for one, mask in real:
         labels = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(mask), spider.ORIENTATION))
         labels = labels[:, :, np.isin(labels, [100, *spider.DISC_LABELS]).sum(axis=(0, 1)).argmax()]
         for label, level in spider.DISC_LABELS.items():
-            disc = crop(one, level)
-            step = disc.pixel_mm / one.pixel_mm
-            middle = landmarks(one.outlines[level])
-            origin = (middle.min(axis=0) + middle.max(axis=0)) / 2 - 63.5 * step
-            shown = ndimage.affine_transform(
-                (labels == label).astype(np.float32), [step, step], origin[::-1], (128, 128), order=1
-            )
+            disc = crop(one, level, upright=upright)
+            to_slice = SimilarityTransform.from_estimate(disc.contour, landmarks(one.outlines[level]))
+            assert (abs(to_slice.rotation) < 1e-4) != upright
+            assert to_slice.scale * one.pixel_mm == pytest.approx(disc.pixel_mm, rel=1e-4)
+            shown = warp((labels == label).astype(float), to_slice, output_shape=(128, 128), order=1)
             inside = polygon2mask((128, 128), disc.contour[:, ::-1])
             values.append(2 * (inside & (shown > 0.5)).sum() / (inside.sum() + (shown > 0.5).sum()))
     assert len(values) == 150
