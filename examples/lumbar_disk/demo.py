@@ -98,7 +98,7 @@ class Report:
 def load(
     recipe: Recipe, root: Path | None = None, *, series: str = "t2_SPACE", progress: bool = False
 ) -> Prepared:
-    """Draw phantoms, or read SPIDER where the recipe has no number of patients; crop, and split by patient.
+    """Draw or read the patients of `wanted`; crop, and split by patient.
 
     Args:
         recipe: The recipe.
@@ -108,8 +108,19 @@ def load(
 
     Raises:
         FileNotFoundError: If the folder is not SPIDER's; see `read_spider`.
-        ValueError: If real patients are asked for without a root, a file is not as it should be, or there are
-            too few patients to split.
+        ValueError: If real patients are asked for without a root, every disc was refused, or there are too
+            few patients to split.
+    """
+    return build(wanted(recipe, root, series=series), progress=progress)
+
+
+def wanted(recipe: Recipe, root: Path | None = None, *, series: str = "t2_SPACE") -> Options:
+    """The data of a demo: phantoms, or SPIDER where the recipe has no number of patients.
+
+    Args:
+        recipe: The recipe.
+        root: SPIDER's folder; needed for real patients alone.
+        series: Which of SPIDER's series.
     """
     options = Options(
         "spider" if recipe.patients is None else "phantom",
@@ -119,9 +130,7 @@ def load(
         test_patients=recipe.test_patients,
         seed=recipe.seed,
     )
-    if recipe.patients is not None:
-        options = replace(options, patients=recipe.patients)
-    return build(options, progress=progress)
+    return options if recipe.patients is None else replace(options, patients=recipe.patients)
 
 
 def trained(discs: Discs, recipe: Recipe, *, progress: bool = False) -> UNet:

@@ -139,6 +139,19 @@ def _insist(found: Mapping[str, Any], needed: Iterable[str]) -> None:
         raise ValueError(f"it has no {', '.join(absent)}")
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files that a pattern finds under a folder, sorted, without hidden ones.
+
+    Hidden is what begins with a dot, or lies in such a folder: `._1_t2.mha`, which macOS lays beside each
+    file on a foreign disk, has the ending of an image and is none.
+    """
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def checksum(array: NDArray[Any]) -> str:
     """The SHA-256 of an array's bytes, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

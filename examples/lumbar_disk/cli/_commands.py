@@ -93,6 +93,7 @@ def demo(
     with options.plainly():
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)  # a size it refuses is better known before the work than after
+        options.refuse_decided(context, demonstration.wanted(recipe, root, series=series))
         split = demonstration.load(recipe, root, series=series, progress=True)
         folder = out or Path("results") / ("demo" if data == "phantom" else data)
         report = demonstration.run(recipe, split, folder, command=options.command_of(context), progress=True)
@@ -110,8 +111,8 @@ def prepare(
         typer.Option(
             callback=options.source,
             metavar=options.NAMES,
-            help="SPIDER as downloaded, a folder of images and contours, the paper's .mat crops, or "
-            "synthetic patients.",
+            help="SPIDER as downloaded, a folder of images and contours, the paper's .mat crops, SSMSpine, "
+            "or synthetic patients.",
         ),
     ],
     root: options.Root = None,
@@ -119,23 +120,38 @@ def prepare(
         Path | None, typer.Option(dir_okay=False, help="File to write. By default results/DATA.npz.")
     ] = None,
     series: options.Series = SERIES,
+    slices: options.Slices = 1,
+    overview: options.Overview = None,
     patients: options.Patients = 54,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop in pixels.")] = 128,
     test_patients: Annotated[
         int,
-        typer.Option(min=1, help="Patients drawn for the test, where no overview.csv of SPIDER decides it."),
+        typer.Option(min=1, help="Patients drawn for the test, where the data do not decide the split."),
     ] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, and of phantoms.")] = 0,
+    upright: Annotated[bool, typer.Option(help="Whether crops are turned so that discs lie level.")] = True,
 ) -> None:
     """Crop every disc, place its 176 landmarks, split by patient, and keep all of it in one file.
 
     The file names its sources and is checked against them: a second run leaves it alone unless a source or an
-    option has changed. Discs that cannot be served are named with the reason, and left out.
+    option has changed. Discs and images that cannot be served are named with the reason, and left out.
     """
     options.refuse_foreign(context, data)
-    wanted = Options(data, root, tuple(series), size, patients, test_patients, seed)
+    wanted = Options(
+        data,
+        root,
+        tuple(series),
+        size,
+        patients,
+        test_patients,
+        seed,
+        upright=upright,
+        slices=slices,
+        overview=overview,
+    )
     path = out or Path("results") / f"{data}.npz"
     with options.plainly():
+        options.refuse_decided(context, wanted)
         manifest, reasons = prepare_file(wanted, path, command=options.command_of(context), progress=True)
     typer.echo("".join(f"{reason}\n" for reason in reasons), nl=False)
     typer.echo(f"{'wrote' if reasons else 'up to date:'} {path}\n{counts(manifest)}")
@@ -198,6 +214,8 @@ def study(
     data: options.Data = "spider",
     root: options.Root = None,
     series: options.Series = SERIES,
+    slices: options.Slices = 1,
+    overview: options.Overview = None,
     patients: options.Patients = 54,
     names: Annotated[
         list[str] | None, typer.Option("--models", help="Make these alone, such as P10_std; may be repeated.")
@@ -223,7 +241,8 @@ def study(
             torch.set_num_threads(threads)
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)
-        wanted = options.wanted(recipe, data, root, series, patients)
+        wanted = options.wanted(recipe, data, root, series, patients, slices, overview)
+        options.refuse_decided(context, wanted, setting or [])
         with sharing.processes(device) as place:
             study = models.begun(
                 wanted,
@@ -250,6 +269,8 @@ def ood(
     data: options.Data = "spider",
     root: options.Root = None,
     series: options.Series = SERIES,
+    slices: options.Slices = 1,
+    overview: options.Overview = None,
     patients: options.Patients = 54,
     setting: options.Settings = None,
     with_report: options.WithReport = True,
@@ -271,12 +292,14 @@ def ood(
             torch.set_num_threads(threads)
         with torch.device("meta"):
             UNet(recipe.width, recipe.size)
-        wanted = options.wanted(recipe, data, root, series, patients)
+        wanted = options.wanted(recipe, data, root, series, patients, slices, overview)
+        options.refuse_decided(context, wanted, setting or [])
         read = strange.read_images(images, recipe.size)
         with sharing.processes(device) as place:
 
             def make(split: Prepared) -> models.Study:
-                made = strange.made_images(len(split.test), recipe.size, recipe.seed)
+                count = len(split.test)
+                made = strange.made_images(count, recipe.size, recipe.seed, upright=recipe.upright)
                 work = strange.ood_work(attacks, (*read, *made))
                 return models.Study(
                     recipe, split, out, place, work, checkpoint_every=checkpoint_every, progress=True

@@ -16,7 +16,7 @@ import torch
 import typer
 
 from lumbar_disk._core.files import reason
-from lumbar_disk.data import SOURCES, Options
+from lumbar_disk.data import SOURCES, Options, decided
 from lumbar_disk.study import StudyRecipe
 
 
@@ -40,6 +40,16 @@ Data = Annotated[str, typer.Option(callback=source, metavar=NAMES, help="As for 
 Root = Annotated[Path | None, typer.Option(help="The folder of the data. For all but --data phantom.")]
 Series = Annotated[
     list[str], typer.Option(help="SPIDER's series to read: t1, t2, t2_SPACE; may be repeated.")
+]
+Slices = Annotated[
+    int,
+    typer.Option(
+        min=1, help="SPIDER's sagittal slices a volume, odd; those beside the mid-sagittal one train alone."
+    ),
+]
+Overview = Annotated[
+    Path | None,
+    typer.Option(help="SPIDER's table of the split. By default ROOT/overview.csv, if it is there."),
 ]
 Patients = Annotated[int, typer.Option(min=2, help="Phantoms to draw. For --data phantom.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1. By default a GPU where there is one.")]
@@ -121,8 +131,30 @@ def refuse_foreign(context: typer.Context, data: str) -> None:
     refuse(context, data, foreign if SOURCES[data].layout else ["root", *foreign])
 
 
+def refuse_decided(context: typer.Context, wanted: Options, settings: Sequence[str] = ()) -> None:
+    """Refuse a number of test patients where the data decide the split themselves.
+
+    Args:
+        context: The command's.
+        wanted: The data.
+        settings: Fields of a recipe that the command changes.
+    """
+    given = ["--test-patients"] if typed(context, "test_patients") else []
+    given += ["--set test_patients" for one in settings if one.partition("=")[0].strip() == "test_patients"]
+    if given and (split := decided(wanted)):
+        raise typer.BadParameter(
+            f"{given[0]} has no meaning where the split is given, here by {split}; leave it out."
+        )
+
+
 def wanted(
-    recipe: StudyRecipe, data: str, root: Path | None, series: Sequence[str], patients: int
+    recipe: StudyRecipe,
+    data: str,
+    root: Path | None,
+    series: Sequence[str],
+    patients: int,
+    slices: int = 1,
+    overview: Path | None = None,
 ) -> Options:
     """The data that a study of this recipe is made from."""
     return Options(
@@ -133,7 +165,9 @@ def wanted(
         patients,
         recipe.test_patients,
         recipe.seed,
-        recipe.upright,
+        upright=recipe.upright,
+        slices=slices,
+        overview=overview,
     )
 
 

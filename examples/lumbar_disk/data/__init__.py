@@ -8,8 +8,9 @@ from lumbar_disk.data._mat import read_mat
 from lumbar_disk.data._outlines import POINTS, plausible
 from lumbar_disk.data._phantom import phantom, phantoms
 from lumbar_disk.data._prepare import Plan, Prepared, build, counts, load, planned, prepare
-from lumbar_disk.data._sources import SOURCES
-from lumbar_disk.data._spider import read_spider, read_spider_volume
+from lumbar_disk.data._sources import SOURCES, decided
+from lumbar_disk.data._spider import read_spider, read_spider_slices, read_spider_volume
+from lumbar_disk.data._ssmspine import read_ssmspine
 
 __all__ = [
     "LEVELS",
@@ -30,6 +31,7 @@ __all__ = [
     "crop",
     "cropped",
     "crops",
+    "decided",
     "hold_out",
     "landmarks",
     "load",
@@ -42,5 +44,7 @@ __all__ = [
     "read_annotated",
     "read_mat",
     "read_spider",
+    "read_spider_slices",
     "read_spider_volume",
+    "read_ssmspine",
 ]

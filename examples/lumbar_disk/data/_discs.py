@@ -43,6 +43,9 @@ class Slice:
         outlines: Closed disc boundaries `(n, 2)` in pixels (see the module's convention) by name of level,
             `LEVELS` in SPIDER; the first point need not be repeated at the end.
         refused: Discs that the slice shows but that cannot be served: the reason by name of level.
+        offset: Number of slices from the mid-sagittal one, positive towards the patient's left.
+        placed: Whether the outlines are landmarks already, 176 in the order of `landmarks`.
+            `crop` keeps them.
     """
 
     patient: str
@@ -50,6 +53,8 @@ class Slice:
     pixel_mm: float
     outlines: Mapping[str, Array]
     refused: Mapping[str, str] = field(default_factory=dict)
+    offset: int = 0
+    placed: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class Disc:
         contour: `(176, 2)` float32 points (x, y) in pixels of the crop, in the order of
             `landmarks`: four arcs of 44, left, bottom, right, top.
         pixel_mm: Side of a pixel of the crop in mm; nan where it is not known.
+        offset: Number of slices from the patient's mid-sagittal one.
     """
 
     patient: str
@@ -70,6 +76,7 @@ class Disc:
     image: NDArray[np.float32]
     contour: NDArray[np.float32]
     pixel_mm: float
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ class Discs:
     Attributes:
         images: `(N, 1, S, S)` float32 in [0, 1].
         contours: `(N, 176, 2)` float32 (x, y) in pixels.
-        masks: `(N, 1, S, S)` float32, 1 inside the contour: `advreg.rasterise` of the contours.
+        masks: `(N, 1, S, S)` float32, 1 inside the contour: `advreg.metrics.rasterise` of the contours.
         pixel_mm: `(N,)` float32 side of a crop's pixel in mm; nan where it is not known.
         patients: The patient of each disc.
         levels: The level of each disc.
@@ -222,7 +229,7 @@ def crop(source: Slice, level: str, size: int = 128, context: float = 1.5, *, up
             f"{sorted(source.outlines)}."
         )
     with np.errstate(all="ignore"):  # an outline that crosses itself may have no frame; it is refused here
-        contour = landmarks(source.outlines[level], name)
+        contour = source.outlines[level] if source.placed else landmarks(source.outlines[level], name)
     low, high = contour.min(axis=0), contour.max(axis=0)
     height, width = source.image.shape
     if low.min() < -0.5 or high[0] > width - 0.5 or high[1] > height - 0.5:
@@ -249,6 +256,7 @@ def crop(source: Slice, level: str, size: int = 128, context: float = 1.5, *, up
         image=cut(source.image, turn @ origin, step * turn, size, name),
         contour=placed.astype(np.float32),
         pixel_mm=source.pixel_mm * step,
+        offset=source.offset,
     )
 
 

@@ -6,6 +6,8 @@ A folder holds, beside each other,
 - `contours/NAME.csv` or `contours/NAME.npz`: the closed outlines of its discs;
 - `spacing.csv`, if pixel sizes are known: columns `name` and `pixel_mm`.
 
+Hidden files are skipped.
+
 A patient's name is NAME up to the first underscore. Points are (x, y) in pixels, x along a row, y down, pixel
 centres at integers from 0.
 """
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar_disk._core import pictures
-from lumbar_disk._core.files import read_table, reason
+from lumbar_disk._core.files import read_table, reason, visible
 from lumbar_disk.data._discs import NO_LEVEL, Slice, cropped
 from lumbar_disk.data._listing import Item, Listing, Options, Source
 
@@ -136,7 +138,7 @@ def read_annotated(image_path: Path | str, contour_path: Path | str, pixel_mm: f
 def _by_name(folder: Path, endings: tuple[str, ...]) -> dict[str, Path]:
     """The files with one of the endings by name, sorted."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")):
+    for path in visible(folder, "*"):
         if path.suffix.lower() in endings and found.setdefault(path.stem, path) != path:
             raise ValueError(
                 f"{path} and {found[path.stem].name} have the same name; which is meant? Remove one."

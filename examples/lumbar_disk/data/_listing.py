@@ -19,10 +19,13 @@ class Options:
         data: The name of a data source, one of `lumbar_disk.data.SOURCES`.
         root: The folder of the data; for all but phantoms.
         series: SPIDER's series to read.
+        slices: How many sagittal slices of each of SPIDER's volumes to read, odd: the mid-sagittal one and as
+            many on either side of it. Those beside it are for training alone.
+        overview: A table that decides SPIDER's split, in place of the root's `overview.csv`.
         size: Side of a crop in pixels.
         patients: How many phantoms to draw.
-        test_patients: How many patients to draw for the test set. SPIDER's overview.csv, where there is one,
-            decides instead.
+        test_patients: How many patients to draw for the test set, where the data do not decide the split
+            themselves.
         seed: Of the phantoms and of the split.
         upright: Whether each crop is turned so that its disc lies level; see `lumbar_disk.data.crop`. The
             paper's own crops (--data mat) are as they are.
@@ -36,6 +39,8 @@ class Options:
     test_patients: int = 6
     seed: int = 0
     upright: bool = True
+    slices: int = 1
+    overview: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ class Item:
 
     Attributes:
         name: The image's path relative to the root, or the phantom's number.
-        files: What is read.
-        read: Reads it: the discs, and for each refused one the reason by level.
+        files: What is read, as far as it is there.
+        read: Reads it: the discs, and for each refused one the reason by level. It raises ValueError or
+            OSError where nothing of it can be read; the item is then refused, and the others go on.
     """
 
     name: str
@@ -61,11 +67,13 @@ class Listing:
         items: What to read, in order.
         tables: Files beside them that decide the result too.
         sides: "train" or "test" by patient, where the data say so.
+        split: What says so, in words: the name of a table.
     """
 
     items: tuple[Item, ...]
     tables: tuple[Path, ...] = ()
     sides: Mapping[str, str] | None = None
+    split: str = ""
 
 
 @dataclass(frozen=True)

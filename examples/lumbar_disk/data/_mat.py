@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import io  # type: ignore[import-untyped]  # scipy ships no types
 
+from lumbar_disk._core.files import visible
 from lumbar_disk.data._discs import NO_LEVEL, Disc, cut
 from lumbar_disk.data._folder import grey
 from lumbar_disk.data._landmarks import POINTS_PER_ARC
@@ -34,12 +35,12 @@ SOURCE = Source("mat", find, "the .mat files")
 
 
 def mat_files(root: Path | str) -> list[Path]:
-    """The .mat files under a folder, in the order of their names.
+    """The .mat files under a folder, in the order of their names, without hidden ones.
 
     Raises:
         FileNotFoundError: If there are none.
     """
-    found = sorted(Path(root).rglob("*.mat"))
+    found = visible(Path(root), "**/*.mat")
     if not found:
         raise FileNotFoundError(
             f"no .mat files under {root}. Expected one per disc, with img, {', '.join(ARCS)}."

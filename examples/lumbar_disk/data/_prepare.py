@@ -2,7 +2,8 @@
 
 The file is an .npz without pickles: `images`, `contours`, `pixel_mm`, and `manifest`, a JSON text
 with the command, versions and options, every source file's size, time of change and SHA-256, every disc's
-source, patient, level and side of the split, the refused discs with reasons, and checksums of the arrays.
+source, patient, level, slice and side of the split, what was refused with reasons, and checksums of the
+arrays. A refused disc has its level; an image that was refused whole has none.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ PARTS = (  # of the manifest
     "refused",
     "arrays",
 )
+
+_SHOWN = 20  # refusals in an error
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +95,9 @@ class Plan:
 
 
 def build(options: Options, *, command: str = "", progress: bool = False) -> Prepared:
-    """Read, crop and split the data; discs that cannot be served are left out with a warning.
+    """Read, crop and split the data; discs and images that cannot be served are left out with a warning.
+
+    Discs of slices beside the mid-sagittal one are for training: of test patients they are left out.
 
     Args:
         options: What to prepare.
@@ -101,8 +106,8 @@ def build(options: Options, *, command: str = "", progress: bool = False) -> Pre
 
     Raises:
         FileNotFoundError: If the root is not laid out as its kind of data is.
-        ValueError: If the root is missing, a file is not what it should be, or the patients do not make two
-            sides.
+        ValueError: If the root is missing, a table is not what it should be, every disc was refused, or the
+            patients do not make two sides.
 
     Example:
         >>> data = build(Options("phantom", patients=3, test_patients=1, size=32))
@@ -141,7 +146,7 @@ def planned(options: Options, path: Path, *, command: str = "", progress: bool =
     reasons = [f"{path} is not there yet"]
     if path.exists():
         arrays, manifest = _opened(path)
-        reasons = _changes(manifest, options, _files(options, found))
+        reasons = _changes(manifest, _options(options, found), _files(options, found))
         if not reasons:
             _warn(manifest)
             return Plan(path, arrays, manifest, [])
@@ -180,7 +185,9 @@ def counts(manifest: Manifest) -> str:
         f"{len(manifest[f'{side}_patients'])} patients"
         for side in ("train", "test")
     )
-    return f"{sides} ({manifest['split']}); refused {len(manifest['refused'])} discs"
+    whole = sum(one["level"] is None for one in manifest["refused"])
+    images = f" and {whole} images whole" if whole else ""
+    return f"{sides} ({manifest['split']}); refused {len(manifest['refused']) - whole} discs{images}"
 
 
 def _made(options: Options, found: Listing, command: str, *, progress: bool) -> tuple[Arrays, Manifest]:
@@ -188,19 +195,26 @@ def _made(options: Options, found: Listing, command: str, *, progress: bool) -> 
     fingerprints = {name: _fingerprint(path) for name, path in _files(options, found).items()}
     discs: list[Disc] = []
     origins: list[str] = []
-    refused: list[dict[str, str]] = []
+    refused: list[dict[str, str | None]] = []
     for item in tqdm(found.items, desc="prepare", unit="image", disable=not progress):
-        new, reasons = item.read()
+        try:
+            new, reasons = item.read()
+        except (ValueError, OSError) as error:
+            refused.append({"source": item.name, "level": None, "reason": str(error)})
+            continue
         discs += new
         origins += [item.name] * len(new)
         refused += [
             {"source": item.name, "level": level, "reason": reason} for level, reason in reasons.items()
         ]
     _warn({"refused": refused})
-    if not discs:
-        raise ValueError(f"{options.root}: every disc was refused; the first: {refused[0]['reason']}")
+    tested = list(dict.fromkeys(disc.patient for disc in discs if disc.offset == 0))
+    if not tested:
+        raise ValueError(f"{options.root}: every disc was refused:{_named(refused)}")
+    test, split = _test_patients(options, tested, found)
+    kept = [i for i, disc in enumerate(discs) if disc.offset == 0 or disc.patient not in test]
+    discs, origins = [discs[i] for i in kept], [origins[i] for i in kept]
     patients = list(dict.fromkeys(disc.patient for disc in discs))
-    test, split = _test_patients(options, patients, found.sides)
     arrays: Arrays = {
         "images": np.stack([disc.image for disc in discs]),
         "contours": np.stack([disc.contour for disc in discs]),
@@ -211,7 +225,7 @@ def _made(options: Options, found: Listing, command: str, *, progress: bool) -> 
         "command": command,
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("advreg", "numpy", "scipy")},
-        "options": deciding(options),
+        "options": _options(options, found),
         "split": split,
         "train_patients": [name for name in patients if name not in test],
         "test_patients": [name for name in patients if name in test],
@@ -220,6 +234,7 @@ def _made(options: Options, found: Listing, command: str, *, progress: bool) -> 
             {
                 "patient": disc.patient,
                 "level": disc.level,
+                "slice": disc.offset,
                 "source": origin,
                 "split": "test" if disc.patient in test else "train",
                 "pixel_mm": None if np.isnan(disc.pixel_mm) else float(disc.pixel_mm),
@@ -231,39 +246,67 @@ def _made(options: Options, found: Listing, command: str, *, progress: bool) -> 
     }
 
 
-def _test_patients(
-    options: Options, patients: Sequence[str], sides: Mapping[str, str] | None
-) -> tuple[set[str], str]:
+def _named(refused: Sequence[Mapping[str, str | None]]) -> str:
+    """What was refused, with the reasons, as far as a person reads on; the log has all."""
+    lines = [
+        f"\n- {', '.join(filter(None, (one['source'], one['level'])))}: {one['reason']}" for one in refused
+    ]
+    more = f"\n- and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    return "".join(lines[:_SHOWN]) + more
+
+
+def _options(options: Options, found: Listing) -> dict[str, Any]:
+    """The options that decide the result; no number of test patients where none are drawn."""
+    return deciding(options) | ({} if found.sides is None else {"test_patients": None})
+
+
+def _test_patients(options: Options, patients: Sequence[str], found: Listing) -> tuple[set[str], str]:
     """Choose the patients of the test set, and say how."""
-    if sides is None:
+    if found.sides is None:
         drawn = hold_out(patients, options.test_patients, options.seed)
         return set(drawn), f"{len(drawn)} of {len(patients)} patients, drawn with seed {options.seed}"
-    test = {name for name in patients if sides[name] == "test"}
-    if len(test) in (0, len(patients)):
+    test = {name for name, side in found.sides.items() if side == "test"}
+    if len(test.intersection(patients)) in (0, len(patients)):
         raise ValueError(
-            f"{options.root}: overview.csv puts all {len(patients)} patients on one side, "
-            f"{sides[patients[0]]}. Add files of the other side, or remove overview.csv for a random split."
+            f"{options.root}: {found.split} puts all {len(patients)} patients that have discs on one side, "
+            f"{found.sides[patients[0]]}. Add files of the other side, or mend those that were refused."
         )
-    return test, "by overview.csv"
+    return test, f"by {found.split}"
 
 
 def _files(options: Options, found: Listing) -> dict[str, Path]:
-    """Every file that decides the result, by its path relative to the root."""
+    """Every file that decides the result, by its path relative to the root; by its name if it lies elsewhere.
+
+    A file that is not there is named where it is read.
+    """
+    root = options.root or Path()
     paths = (*found.tables, *(path for item in found.items for path in item.files))
-    return {path.relative_to(options.root or ".").as_posix(): path for path in paths}
+    return {
+        path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name: path
+        for path in paths
+        if path.is_file()
+    }
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     """What tells whether a file has changed; the first two are quick to look at."""
     stat = path.stat()
-    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256(path)}
+    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": _digest(path)}
 
 
-def _changes(manifest: Manifest, options: Options, files: Mapping[str, Path]) -> list[str]:
+def _digest(path: Path) -> str | None:
+    """A file's SHA-256; None if it cannot be read, which is named where the item is."""
+    try:
+        return sha256(path)
+    except OSError:
+        return None
+
+
+def _changes(manifest: Manifest, options: Mapping[str, Any], files: Mapping[str, Path]) -> list[str]:
     """Say what changed since a file was prepared; a source is read only if its time has changed."""
     reasons = differences(
         {"format": manifest["format"], "advreg": manifest["versions"]["advreg"], **manifest["options"]},
-        {"format": FORMAT, "advreg": version("advreg"), **deciding(options)},
+        {"format": FORMAT, "advreg": version("advreg"), **options},
     )
     known = manifest["sources"]
     reasons += [f"{name} is new" for name in files if name not in known]
@@ -278,7 +321,8 @@ def _differs(path: Path, known: Mapping[str, Any]) -> bool:
     stat = path.stat()
     if stat.st_size != known["bytes"]:
         return True
-    return bool(stat.st_mtime_ns != known["mtime_ns"] and sha256(path) != known["sha256"])
+    looked_at = stat.st_mtime_ns == known["mtime_ns"] and known["sha256"] is not None
+    return not looked_at and _digest(path) != known["sha256"]
 
 
 def _opened(path: Path) -> tuple[Arrays, Manifest]:
@@ -317,6 +361,7 @@ def _prepared(arrays: Arrays, manifest: Manifest) -> Prepared:
 
 
 def _warn(manifest: Manifest) -> None:
-    """Log each refused disc."""
+    """Log each refused disc and image."""
     for one in manifest["refused"]:
-        _log.warning("%s, %s refused: %s", one["source"], one["level"], one["reason"])
+        what = ", ".join(filter(None, (one["source"], one["level"])))
+        _log.warning("%s refused: %s", what, one["reason"])

@@ -101,13 +101,14 @@ def _refuse_names(names: Sequence[str], folder: Path) -> None:
         known[name.casefold()] = "the name of another folder's images"
 
 
-def made_images(count: int, size: int, seed: int) -> tuple[Source, ...]:
+def made_images(count: int, size: int, seed: int, *, upright: bool = True) -> tuple[Source, ...]:
     """The sources that need no files: uniform noise, blocks of noise, anatomy without its disc.
 
     Args:
         count: Images of each; image `i` depends on the seed and `i` alone.
         size: Side of the images in pixels.
         seed: Of noise and blocks; the anatomy has a seed of its own.
+        upright: Whether the anatomy is turned with its disc, as the study's crops are.
 
     Example:
         >>> [(source.name, tuple(source.images.shape)) for source in made_images(2, 64, seed=0)]
@@ -118,7 +119,7 @@ def made_images(count: int, size: int, seed: int) -> tuple[Source, ...]:
     coarse = keys.fold_in(1).uniform(torch.empty(count, 1, BLOCK, BLOCK))
     blocks = torch.nn.functional.interpolate(coarse, (size, size), mode="nearest")
     patients = [phantom(HELD_OUT, index) for index in range(-(-count // 5))]
-    discs = crops(patients, size=size)
+    discs = crops(patients, size=size, upright=upright)
     painted = [
         paint_out(image[0].numpy(), mask[0].numpy() > 0)
         for image, mask in zip(discs.images[:count], discs.masks[:count], strict=True)

@@ -157,12 +157,14 @@ def _facts(about: Mapping[str, Any]) -> dict[str, str]:
     """What the data are made from, by name."""
     manifest = about["data"]
     sources = manifest["sources"].values()
+    whole = sum(one["level"] is None for one in manifest["refused"])
     return {
         "patients": ", ".join(
             f"{side} {count} (paper {PAPER_PATIENTS[side]})" for side, count in about["patients"].items()
         ),
         "discs": ", ".join(f"{side} {count}" for side, count in about["discs"].items()),
-        "refused discs": str(len(manifest["refused"])),
+        "refused discs": str(len(manifest["refused"]) - whole),
+        **({"images refused whole": str(whole)} if whole else {}),
         "files read": f"{len(sources)}, {sum(one['bytes'] for one in sources) / 1e6:.1f} MB"
         if sources
         else "none: drawn from the seed",

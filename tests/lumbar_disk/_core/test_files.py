@@ -13,6 +13,7 @@ from lumbar_disk._core.files import (
     read_table,
     read_tensors,
     sha256,
+    visible,
     write,
     write_tensors,
 )
@@ -152,3 +153,14 @@ def test_json_that_is_none_is_refused_by_name(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"study.json is damaged, or is not what it should be: .+Delete it"):
         read_json(path)
+
+
+def test_hidden_files_and_folders_are_not_listed(tmp_path):
+    for name in ("b.mha", "a.mha", "._a.mha", ".c.mha", "deep/d.mha", ".trash/e.mha", "deep/.f/g.mha"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.mha").mkdir()
+    (tmp_path / "gone.mha").symlink_to(tmp_path / "nowhere")  # for whoever reads it to name
+    assert [path.name for path in visible(tmp_path, "*.mha")] == ["a.mha", "b.mha", "gone.mha"]
+    assert [path.name for path in visible(tmp_path, "**/*.mha")] == ["a.mha", "b.mha", "d.mha", "gone.mha"]
+    assert visible(tmp_path / "nowhere", "*") == []

@@ -270,7 +270,13 @@ def test_each_source_refuses_the_options_of_others(monkeypatch, name):
         raise ValueError("reached")
 
     monkeypatch.setattr(_commands, "prepare_file", reached)
-    for option, value in (("root", "nowhere"), ("series", "t1"), ("patients", "5")):
+    for option, value in (
+        ("root", "nowhere"),
+        ("series", "t1"),
+        ("slices", "3"),
+        ("overview", "table.csv"),
+        ("patients", "5"),
+    ):
         foreign = option not in SOURCES[name].options and not (option == "root" and SOURCES[name].layout)
         result = CliRunner().invoke(app, ["prepare", f"--data={name}", f"--{option}={value}"])
         assert result.exit_code == 2
@@ -279,10 +285,46 @@ def test_each_source_refuses_the_options_of_others(monkeypatch, name):
         assert expected in text
 
 
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (["prepare", "--data=spider", "--test-patients=1"], "--test-patients"),
+        (["demo", "--data=spider", "--test-patients=1"], "--test-patients"),
+        (["study", "--size=smoke", "--set=test_patients=1"], "--set test_patients"),
+        (["ood", "--size=smoke", "--set=test_patients=1", "--ood=."], "--set test_patients"),
+    ],
+)
+def test_a_number_of_test_patients_is_refused_where_a_table_decides(tmp_path, monkeypatch, words, refused):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "data" / "images" / "1_t2_SPACE.mha").touch()
+    (tmp_path / "data" / "overview.csv").write_text("new_file_name,subset\n1_t2_SPACE,training\n")
+    result = CliRunner().invoke(app, [*words, "--root=data"])
+    assert result.exit_code == 2, result.output
+    text = " ".join(result.output.replace("│", " ").split())
+    assert f"{refused} has no meaning where the split is given, here by overview.csv; leave it out." in text
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_slices_and_a_table_elsewhere_reach_the_data(tmp_path, monkeypatch):
+    seen = []
+
+    def spy(options, *args, **more):
+        seen.append(options)
+        raise ValueError("reached")
+
+    monkeypatch.setattr(_commands, "prepare_file", spy)
+    monkeypatch.setattr(_commands.models, "begun", spy)
+    for command in ("prepare", "study"):
+        words = [command, "--data=spider", "--root=data", "--slices=3", "--overview=far/table.csv"]
+        assert "reached" in CliRunner().invoke(app, [*words, f"--out={tmp_path / 'out'}"]).output
+    assert [(one.slices, one.overview) for one in seen] == [(3, Path("far/table.csv"))] * 2
+
+
 def test_an_unknown_source_is_refused_by_name():
     result = CliRunner().invoke(app, ["prepare", "--data=dicom"])
     assert result.exit_code == 2
-    assert "'dicom' is not one of spider, folder, mat, phantom" in " ".join(
+    assert "'dicom' is not one of spider, folder, mat, ssmspine, phantom" in " ".join(
         result.output.replace("│", " ").split()
     )
 

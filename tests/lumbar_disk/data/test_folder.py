@@ -160,10 +160,26 @@ def exchanged(root):
         (three_columns, ValueError, r"contours/anna_1.npz, disc: expected .*\(n, 2\).*\(9, 3\)"),
         (unknown_name, ValueError, "spacing.csv names anna_2.png, and images has no such file"),
         (negative, ValueError, "spacing.csv, anna_1: the side of a pixel is a positive number.*-0.5"),
-        (exchanged, ValueError, "every disc was refused; the first: patient anna, disc: its outline reaches"),
+        (
+            exchanged,
+            ValueError,
+            r"every disc was refused:\n- images/anna_1.png, disc: .* its outline reaches",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_the_reason(tmp_path, make, error, message):
     make(tmp_path)
     with pytest.raises(error, match=message):
         build(Options("folder", tmp_path, size=64, test_patients=1))
+
+
+def test_hidden_files_are_skipped_and_one_bad_image_leaves_the_others(tmp_path, caplog):
+    for name in ("anna_1", "ben_1", "carl_1"):
+        for path in pair(tmp_path, name=name):
+            path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    (tmp_path / "images" / "ben_1.png").write_text("no image")
+    data = build(Options("folder", tmp_path, size=64, test_patients=1))
+    assert {*data.train.patients, *data.test.patients} == {"anna", "carl"}
+    (refused,) = data.manifest["refused"]
+    assert (refused["source"], refused["level"]) == ("images/ben_1.png", None)
+    assert "images/ben_1.png refused: " in caplog.text

@@ -84,3 +84,12 @@ def test_a_folder_of_crops_becomes_a_split_data_set(tmp_path):
     assert {*data.train.patients} | {*data.test.patients} == {"1", "2"}
     assert len(data.train) + len(data.test) == 3
     assert set(data.manifest["sources"]) == {"1_a.mat", "1_b.mat", "deep/2_a.mat"}
+
+
+def test_hidden_files_are_skipped(tmp_path):
+    for name in ("1_a", "2_a"):
+        path = mat(tmp_path / f"{name}.mat")
+        path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    (tmp_path / ".trash").mkdir()
+    mat(tmp_path / ".trash" / "3_a.mat")
+    assert [path.name for path in mat_files(tmp_path)] == ["1_a.mat", "2_a.mat"]

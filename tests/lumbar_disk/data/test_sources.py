@@ -9,32 +9,35 @@ from lumbar_disk.data._sources import deciding, listing
 
 
 def test_each_source_is_registered_by_its_name():
-    assert list(SOURCES) == ["spider", "folder", "mat", "phantom"]
+    assert list(SOURCES) == ["spider", "folder", "mat", "ssmspine", "phantom"]
     assert all(source.name == name for name, source in SOURCES.items())
 
 
-@pytest.mark.parametrize("name", ["spider", "folder", "mat"])
+@pytest.mark.parametrize("name", ["spider", "folder", "mat", "ssmspine"])
 def test_sources_with_files_need_a_root_and_say_what_it_holds(name):
     with pytest.raises(ValueError, match=f"--data {name} needs a root: the folder that holds .*; got none"):
         listing(Options(name))
 
 
 def test_an_unknown_source_is_refused_by_name():
-    with pytest.raises(ValueError, match="data must be one of spider, folder, mat, phantom; got 'dicom'"):
+    with pytest.raises(ValueError, match=r"data must be one of spider, .*, ssmspine, phantom; got 'dicom'"):
         build(Options("dicom"))
 
 
 def test_only_the_options_that_a_source_reads_decide_its_result():
-    assert deciding(Options("spider", Path("x"), series=("t1", "t2"))) == {
+    chosen = Options("spider", Path("x"), series=("t1", "t2"), slices=3, overview=Path("far/away/table.csv"))
+    assert deciding(chosen) == {
         "data": "spider",
         "series": ["t1", "t2"],
+        "slices": 3,
+        "overview": "table.csv",  # of where it lies nothing; its content has a checksum
         "upright": True,
         "size": 128,
         "test_patients": 6,
         "seed": 0,
     }
     assert deciding(Options("phantom", patients=3))["patients"] == 3
-    assert not {"series", "patients"} & set(deciding(Options("mat", Path("x"))))
+    assert not {"series", "slices", "overview", "patients"} & set(deciding(Options("mat", Path("x"))))
 
 
 def test_a_new_source_is_one_entry(monkeypatch, tmp_path):

@@ -1,27 +1,34 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its own documentation's name
+import torch
 from skimage.draw import polygon2mask
 from skimage.transform import SimilarityTransform, warp
 from typer.testing import CliRunner
 
 from advreg import contour_dice
+from lumbar_disk._core.files import sha256
 from lumbar_disk.cli import app
 from lumbar_disk.data import (
     LEVELS,
     Discs,
     Options,
+    _prepare,
     build,
+    counts,
     crop,
     cropped,
     crops,
     landmarks,
+    prepare,
     read_spider,
+    read_spider_slices,
     read_spider_volume,
 )
 from lumbar_disk.data import _spider as spider
@@ -250,7 +257,10 @@ def test_the_overview_decides_the_split_and_rows_without_files_are_named(tmp_pat
             "new_file_name,subset\n1_t2,training\n2_t2,hidden\n",
             "subset of 2_t2 is 'hidden'; expected one of .'training', 'validation'.",
         ),
-        ("new_file_name,subset\n1_t2,training\n2_t2,training\n", "puts all 2 patients on one side, train"),
+        (
+            "new_file_name,subset\n1_t2,training\n2_t2,training\n",
+            "puts all 2 patients that have discs on one side, train",
+        ),
     ],
 )
 def test_an_overview_that_decides_nothing_is_refused(tmp_path, table, message):
@@ -265,7 +275,187 @@ def test_a_patient_on_both_sides_is_refused(tmp_path):
     images = [tmp_path / "1_t1.mha", tmp_path / "1_t2.mha"]
     (tmp_path / "overview.csv").write_text("new_file_name,subset\n1_t1,training\n1_t2,validation\n")
     with pytest.raises(ValueError, match="series of patient 1 on both sides"):
-        spider.overview(tmp_path, images)
+        spider.overview(tmp_path / "overview.csv", images)
+
+
+def test_a_table_that_lies_elsewhere_decides_in_place_of_the_roots(tmp_path):
+    root, table = tmp_path / "data", tmp_path / "far" / "split.csv"
+    root.mkdir()
+    for patient in "12":
+        stored(root, *volume((4.0, 1.5, 1.5)), patient=patient)
+    (root / "overview.csv").write_text("new_file_name,subset\n1_t2_SPACE,training\n2_t2_SPACE,validation\n")
+    options = Options("spider", root, size=32, overview=table)
+    with pytest.raises(
+        FileNotFoundError, match=r"split.csv is no file. Expected SPIDER's overview.csv.*Download"
+    ):
+        build(options)
+    table.parent.mkdir()
+    table.write_text("new_file_name,subset\n1_t2_SPACE,validation\n2_t2_SPACE,training\n")
+    manifest, _ = prepare(options, tmp_path / "d.npz")
+    assert (manifest["train_patients"], manifest["test_patients"]) == (["2"], ["1"])
+    assert manifest["split"] == "by split.csv"
+    assert manifest["options"]["overview"] == "split.csv"
+    assert manifest["options"]["test_patients"] is None  # none were drawn
+    assert "overview.csv" not in manifest["sources"]
+    assert manifest["sources"]["split.csv"]["sha256"] == sha256(table)
+    assert prepare(options, tmp_path / "d.npz")[1] == []
+    table.write_text("new_file_name,subset\n1_t2_SPACE,training\n2_t2_SPACE,validation\n")
+    assert prepare(options, tmp_path / "d.npz")[1] == ["split.csv has changed"]
+    table.write_text("name,side\n")
+    with pytest.raises(ValueError, match=r"split.csv: expected columns new_file_name, subset"):
+        build(options)
+
+
+def with_slice_4_the_best(labels):
+    """Slices 3 to 9 are alike but for this: the third has no canal, and those from the fifth on no L4/L5."""
+    labels[:, :, 3][labels[:, :, 3] == 100] = 0
+    labels[:, :, 5:][labels[:, :, 5:] == 202] = 0
+
+
+def test_slices_beside_the_middle_have_their_own_images_and_outlines(tmp_path):
+    image, mask = volume((1.0, 0.5, 0.5))
+    pair = stored(tmp_path, image, changed(mask, with_slice_4_the_best))
+    slices = read_spider_slices(*pair, 3)
+    assert [one.offset for one in slices] == [0, -1, 1]
+    best = read_spider_volume(*pair)
+    np.testing.assert_array_equal(slices[0].image, best.image)
+    ramp = sitk.GetArrayFromImage(image)[0, 0]  # grows by 1 per slice
+    assert [one.image[0, 0] for one in slices] == [ramp[4], ramp[3], ramp[5]]
+    assert [len(one.outlines) for one in slices] == [5, 5, 4]
+    assert set(slices[2].refused) == {"L4/L5"}
+    assert "patient 12, L4/L5, slice +1: its label covers 0 mm²" in slices[2].refused["L4/L5"]
+    discs, refused = cropped(slices[1], size=32)
+    assert {disc.offset for disc in discs} == {-1}
+    assert not refused
+    assert [one.offset for one in read_spider_slices(*pair, 25)][:3] == [0, -1, 1]
+    assert len(read_spider_slices(*pair, 25)) == 12  # all that there are
+
+
+def test_more_slices_give_more_training_discs_and_the_same_test_set(tmp_path, caplog):
+    for patient in "123":
+        image, mask = volume((1.0, 1.5, 1.5))
+        stored(tmp_path, image, changed(mask, with_slice_4_the_best), patient=patient)
+    options = Options("spider", tmp_path, size=32, test_patients=1)
+    one, three = build(options), build(replace(options, slices=3))
+    assert three.manifest["test_patients"] == one.manifest["test_patients"]
+    assert torch.equal(three.test.images, one.test.images)
+    assert torch.equal(three.test.contours, one.test.contours)
+    assert (len(one.train), len(three.train)) == (10, 28)
+    assert not set(three.train.patients) & set(three.test.patients)
+    listed = three.manifest["discs"]
+    assert {disc["slice"] for disc in listed if disc["split"] == "test"} == {0}
+    assert sum(disc["slice"] == 1 for disc in listed) == 8
+    assert sum(disc["slice"] == -1 for disc in listed) == 10
+    assert {one["level"] for one in three.manifest["refused"]} == {"L4/L5, slice +1"}
+    assert (
+        "images/1_t2_SPACE.mha, L4/L5, slice +1 refused: patient 1, L4/L5, slice +1: its label" in caplog.text
+    )
+    assert {disc["slice"] for disc in one.manifest["discs"]} == {0}
+
+
+@pytest.mark.parametrize("slices", [0, 2, -1])
+def test_an_even_number_of_slices_is_refused(tmp_path, slices):
+    with pytest.raises(ValueError, match=f"slices must be odd: 1 for .* got {slices}"):
+        build(Options("spider", tmp_path, slices=slices))
+    with pytest.raises(ValueError, match="slices must be odd"):
+        read_spider_slices(tmp_path / "image.mha", tmp_path / "mask.mha", slices)
+
+
+def test_hidden_files_are_skipped(tmp_path):
+    for patient in "12":
+        for path in stored(tmp_path, *volume((4.0, 1.5, 1.5)), patient=patient):
+            path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+    assert [one.patient for one in read_spider(tmp_path)] == ["1", "2"]
+    data = build(Options("spider", tmp_path, size=32, test_patients=1))
+    assert len(data.manifest["sources"]) == 4
+    assert not data.manifest["refused"]
+
+
+def of_another_size_too(root):
+    image, mask = volume((4.0, 1.5, 1.5))
+    return stored(root, image, mask[:, :-3, :], patient="3")
+
+
+def spoilt(root):
+    """Seven patients: the first and the last can be read, and what is between is bad in five ways."""
+    pair = volume((4.0, 1.5, 1.5))
+    paths = {patient: stored(root, *pair, patient=patient) for patient in "1234567"}
+    paths["2"][0].write_text("no image")
+    of_another_size_too(root)
+    paths["4"][1].write_bytes(paths["4"][1].read_bytes()[:-200])
+    paths["5"][1].unlink()
+    stored(root, pair[0], pair[1] * (pair[1] < 200), patient="6")
+
+
+BAD = {
+    "2": "images/2_t2_SPACE.mha: cannot be read as an image; download it again",
+    "3": "masks/3_t2_SPACE.mha is not on the grid of",
+    "4": "masks/4_t2_SPACE.mha: cannot be read as an image",
+    "5": "masks/5_t2_SPACE.mha is missing; each image needs the mask",
+    "6": "masks/6_t2_SPACE.mha: no lumbar disc",
+}
+
+
+def test_volumes_that_cannot_be_read_are_all_refused_by_name_and_the_others_are_kept(tmp_path, caplog):
+    root, path = tmp_path / "data", tmp_path / "d.npz"
+    root.mkdir()
+    spoilt(root)
+    manifest, _ = prepare(Options("spider", root, size=32, test_patients=1), path)
+    assert {*manifest["train_patients"], *manifest["test_patients"]} == {"1", "7"}
+    assert [one["source"] for one in manifest["refused"]] == [f"images/{n}_t2_SPACE.mha" for n in BAD]
+    for one, reason in zip(manifest["refused"], BAD.values(), strict=True):
+        assert one["level"] is None
+        assert reason in one["reason"]
+        assert f"{one['source']} refused: {one['reason']}" in caplog.text
+    assert counts(manifest).endswith("refused 0 discs and 5 images whole")
+    assert "masks/5_t2_SPACE.mha" not in manifest["sources"]
+    options = Options("spider", root, size=32, test_patients=1)
+    assert prepare(options, path)[1] == []
+    stored(root, *volume((4.0, 1.5, 1.5)), patient="5")  # the mask has come
+    again, reasons = prepare(options, path)
+    assert "masks/5_t2_SPACE.mha is new" in reasons
+    assert len(again["refused"]) == 4
+
+
+def test_what_reads_a_folder_names_each_bad_volume_and_raises_only_if_none_is_left(tmp_path, caplog):
+    spoilt(tmp_path)
+    assert [one.patient for one in read_spider(tmp_path)] == ["1", "7"]
+    assert all(f"refused: {tmp_path}/{reason}" in caplog.text for reason in BAD.values())
+    for patient in "17":
+        for folder in ("images", "masks"):
+            (tmp_path / folder / f"{patient}_t2_SPACE.mha").unlink()
+    for read in (read_spider, lambda root: build(Options("spider", root))):
+        with pytest.raises(ValueError, match=r"no volume can be read|every disc was refused") as error:
+            read(tmp_path)
+        assert all(reason in str(error.value) for reason in BAD.values())
+
+
+def test_a_file_that_may_not_be_read_is_refused_and_looked_at_again(tmp_path, monkeypatch):
+    root, path = tmp_path / "data", tmp_path / "d.npz"
+    root.mkdir()
+    for patient in "123":
+        stored(root, *volume((4.0, 1.5, 1.5)), patient=patient)
+    options = Options("spider", root, size=32, test_patients=1)
+
+    def denied(file):
+        if file.name.startswith("2"):
+            raise PermissionError(13, "Permission denied", str(file))
+        return sha256(file)
+
+    read = spider.read_spider_slices
+
+    def refusing(image, *more):
+        return read(image, *more) if denied(image) else None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_prepare, "sha256", denied)
+        patched.setattr(spider, "read_spider_slices", refusing)
+        manifest, _ = prepare(options, path)
+        assert [one["source"] for one in manifest["refused"]] == ["images/2_t2_SPACE.mha"]
+        assert prepare(options, path)[1] == []
+    manifest, reasons = prepare(options, path)
+    assert reasons == ["images/2_t2_SPACE.mha has changed", "masks/2_t2_SPACE.mha has changed"]
+    assert not manifest["refused"]
 
 
 def test_patients_come_in_natural_order_and_one_series_alone(tmp_path):
@@ -316,7 +506,7 @@ def broken(root):
     ("make", "error", "message"),
     [
         (lambda root: None, FileNotFoundError, r"no images/\*_t2_SPACE.mha under .*Expected SPIDER's layout"),
-        (without_mask, FileNotFoundError, r"missing file is .*masks/12_t2_SPACE.mha.*Download the masks"),
+        (without_mask, ValueError, r"masks/12_t2_SPACE.mha is missing; each image.*Download the masks"),
         (
             of_another_size,
             ValueError,
@@ -396,3 +586,16 @@ def test_contours_of_real_crops_give_back_the_mask(real, upright):
     assert len(values) == 150
     assert np.median(values) >= 0.98
     assert min(values) >= 0.93
+
+
+def test_spiders_own_table_and_more_slices_of_real_patients():
+    folder = os.environ.get("LUMBAR_DATA")
+    if not folder:
+        pytest.skip("real images: set LUMBAR_DATA to the folder that holds spider/")
+    root, table = Path(folder) / "spider", Path(folder) / "spider_overview.csv"
+    one, three = (build(Options("spider", root, size=64, overview=table, slices=n)) for n in (1, 3))
+    assert [len(one.manifest[f"{side}_patients"]) for side in ("train", "test")] == [20, 10]
+    assert torch.equal(one.test.images, three.test.images)
+    assert (len(one.train), len(three.train)) == (100, 255)
+    (refused,) = three.manifest["refused"]
+    assert refused["level"] == "L5/S1, slice +1"
