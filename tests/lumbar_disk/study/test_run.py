@@ -38,8 +38,9 @@ def test_the_command_leaves_models_tables_and_a_report(whole_study):
         table = Table.load(out / "models" / name / "table.csv")
         columns = [set(column) for column in list(zip(*table.rows, strict=True))[:6]]
         assert columns[0] == set(range(5))
+        attacks = {"contour", "mask", "auto point_error", "auto contour_dice", "auto mask_dice"}
         assert columns[2:] == [
-            {0.0, 0.03, 0.07}, {"contour", "mask"}, {"contour", "mask"}, {"point_error", "dice"},
+            {0.0, 0.03, 0.07}, attacks, {"contour", "mask"}, {"point_error", "dice"},
         ]  # fmt: skip
         assert not (out / "models" / name / "checkpoint.pt").exists()
         assert not (out / "models" / name / "journal").exists()
