@@ -113,6 +113,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
         "title": claim.title,
         "sentence": claim.sentence,
         "verdict": claim.verdict,
+        "auto": claim.auto,
         "counts": _counted(part.verdict for part in claim.parts),
         "parts": [
             {
@@ -124,10 +125,19 @@ def _claim(claim: Claim) -> dict[str, Any]:
                 else interval_text(partial(_signed, part), part.measured.low, part.measured.high),
                 "published": "" if part.published is None else _signed(part, part.published),
                 "verdict": part.verdict,
+                "auto": _under_auto(part),
             }
             for part in claim.parts
         ],
     }
+
+
+def _under_auto(part: Part) -> str:
+    """What `auto_attack` says of a part: number and verdict; empty where it was left out."""
+    if part.auto is None:
+        return ""
+    one = part.auto.measured
+    return f"{part.auto.reason if one is None else _signed(part, one.mean)}, {part.auto.verdict}"
 
 
 def _times(results: Results) -> dict[str, Any]:

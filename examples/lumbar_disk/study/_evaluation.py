@@ -23,15 +23,14 @@ Examples = Mapping[str, NDArray[Any]]
 """Arrays of a few discs under attack: what `Evaluation.examples` returns, and what is read from its file."""
 
 
-
 @dataclass(frozen=True)
 class Evaluation:
     """Evaluation at every radius, by the paper's attack on each head and by `auto_attack` on each measure.
 
-    The paper's attack ends where its last step ends: Adamax on the sign with alpha = radius / 5, from a random
-    start. It may miss worse images that it met, and others that it did not look for; `auto_attack` keeps the
-    worst that an ensemble meets, in the terms of the measure itself. How far both lie apart is what the
-    paper's attack overstates.
+    The paper's attack ends where its last step ends: Adamax on the sign with alpha = radius / 5, from a
+    random start. It may leave worse images that it met, and does not look for what the measure really is;
+    `auto_attack` keeps the worst that an ensemble meets, in the terms of the measure itself. How far both lie
+    apart is what the paper's attack overstates.
 
     Attributes:
         radii: Linf radii, 0 first: the clean images.
@@ -98,7 +97,9 @@ class Evaluation:
     def _auto(self, size: tuple[int, int]) -> dict[str, Callable[..., Any]]:
         """`auto_attack` on each measure, by its name; none without a budget."""
         return {
-            one.attack("auto"): partial(auto_attack, heads={one.head: one.task(size)}, budget=self.auto_passes)
+            one.attack("auto"): partial(
+                auto_attack, heads={one.head: one.task(size)}, budget=self.auto_passes
+            )
             for one in MEASURES.values()
             if self.auto_passes
         }
