@@ -45,19 +45,27 @@ def write_pages(
     Returns:
         The files.
     """
-    texts = {}
-    for kind, finalize in (("html", None), ("md", literal)):
-        pages = Environment(
-            loader=PackageLoader("lumbar_disk.report", "templates"),
-            autoescape=select_autoescape(["html.jinja"]),
-            finalize=finalize,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        pages.filters["fenced"] = fenced
-        texts[f"report.{kind}"] = pages.get_template(f"{template}.{kind}.jinja").render(content) + "\n"
+    texts = {f"report.{kind}": rendered(f"{template}.{kind}", content) for kind in ("html", "md")}
     return [write(out / name, text) for name, text in (texts | dict(tables)).items()]
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """A page or a card from its template, in which text of users stands as text.
+
+    Args:
+        template: The name before `.jinja`; `.html` or `.md` says which.
+        content: What it shows.
+    """
+    pages = Environment(
+        loader=PackageLoader("lumbar_disk.report", "templates"),
+        autoescape=select_autoescape(["html.jinja"]),
+        finalize=literal if template.endswith(".md") else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["fenced"] = fenced
+    return pages.get_template(f"{template}.jinja").render(content) + "\n"
 
 
 def literal(value: Any) -> Any:
