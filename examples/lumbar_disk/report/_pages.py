@@ -104,6 +104,7 @@ def page_content(results: Results, claims: Sequence[Claim], known: Mapping[str, 
         "to_come": [name for name in results.missing if name in recipe.get("models", ())],
         "claims": [_claim(claim) for claim in claims],
         "verdicts": _counted(claim.verdict for claim in claims),
+        "both": any(claim.auto for claim in claims),
         "few": about["patients"]["test"] < FEW,
         "size": results.size,
         "settings": settings,
@@ -145,7 +146,7 @@ def _under_auto(part: Part) -> str:
     if part.auto is None:
         return ""
     one = part.auto.measured
-    return f"{part.auto.reason if one is None else _signed(part, one.mean)}, {part.auto.verdict}"
+    return str(part.auto.verdict) if one is None else f"{_signed(part, one.mean)}, {part.auto.verdict}"
 
 
 def _times(results: Results) -> dict[str, Any]:

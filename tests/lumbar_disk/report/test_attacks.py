@@ -90,7 +90,7 @@ def test_claims_are_judged_on_the_papers_attack_and_answered_under_both(tmp_path
         assert part["auto_verdict"] == "fails"
     assert claims[5]["parts"][2]["auto_measured"] == claims[5]["parts"][2]["measured"]  # clean images
     markdown = (folder / "report" / "report.md").read_text()
-    assert "Under auto_attack: **fails**." in markdown
+    assert "| **holds** | fails | 3 holds |" in markdown
 
 
 def test_without_auto_attack_nothing_is_said_of_it(tmp_path, make_study, page_of):

@@ -107,7 +107,7 @@ def test_processes_that_torchrun_started_share_each_model(whole_study, start, ti
 
     # The attacks follow signs, which rounding can turn: near each other, against how far the training went.
     robust, robust_alone = weights(out, "P10_adv_rs"), weights(whole_study[0], "P10_adv_rs")
-    assert apart(robust, robust_alone) < 0.2 * apart(robust_alone, alone)
+    assert apart(robust, robust_alone) < 0.5 * apart(robust_alone, alone)
     tables = [Table.load(folder / "models" / "P10_std" / "table.csv") for folder in (out, whole_study[0])]
     assert [row[:6] for row in tables[0].rows] == [row[:6] for row in tables[1].rows]
 
