@@ -6,6 +6,7 @@ worse the same network's answer to the same disc is under `auto_attack`, at the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from advreg.evaluation import Interval, Row, Table, bootstrap
@@ -55,12 +56,18 @@ def sentence(results: Results, measure: Measure) -> str:
     text = f"{{:.{measure.digits}f}}".format
 
     def told(one: Interval) -> str:
-        return f"{text(one.mean)}{unit} (95 % interval {interval_text(text, one.low, one.high)})"
+        interval = interval_text(text, one.low, one.high)
+        return f"{text(one.mean)}{unit} ({interval if math.isnan(one.low) else f'95 % interval {interval}'})"
 
-    verb = "understates" if measure.worse == "higher" else "overstates"
+    verb = "understate" if measure.worse == "higher" else "overstate"
+    average = _mean(results, measure, rows)
+    said = (
+        f"The paper's attack {verb}s the {measure.label} by {told(average)} on average"
+        if average.mean > 0
+        else f"The paper's attack does not {verb} the {measure.label} on average, {told(average)}"
+    )
     return (
-        f"The paper's attack {verb} the {measure.label} by {told(_mean(results, measure, rows))} on average, "
-        f"and most for {model} at radius {radius:g}: by {told(most)}. auto_attack, with "
+        f"{said}, and most for {model} at radius {radius:g}: by {told(most)}. auto_attack, with "
         f"{results.about['recipe']['auto_passes']} passes for each disc, finds worse in {worse} of "
         f"{len(means)} pairs of a model and a radius."
     )

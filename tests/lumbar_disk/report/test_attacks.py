@@ -56,6 +56,12 @@ def test_the_report_says_by_how_much(both):
         assert told in (folder / "report" / "report.md").read_text()
 
 
+def test_an_attack_that_is_stronger_than_auto_attack_overstates_nothing(tmp_path, make_study):
+    told = sentence(read_results(make_study(tmp_path, ["P10_std"], -0.1)), MASK_DICE)
+    assert "The paper's attack does not overstate the mask Dice on average, -0.100 (95 % interval" in told
+    assert "finds worse in 0 of 6 pairs" in told
+
+
 def test_tables_have_both_attacks(both):
     folder, page = both
     results = read_results(folder)
