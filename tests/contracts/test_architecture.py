@@ -35,7 +35,7 @@ STUDY = (
     ("network",),
     ("study",),
     ("report",),
-    ("ood",),
+    ("ood", "weights"),
     ("demo",),
     ("cli",),
 )

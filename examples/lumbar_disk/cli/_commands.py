@@ -16,6 +16,7 @@ from lumbar_disk import ood as strange
 from lumbar_disk import report as reports
 from lumbar_disk import study as models
 from lumbar_disk import virtual
+from lumbar_disk import weights as exported
 from lumbar_disk._core import sharing
 from lumbar_disk.cli import _options as options
 from lumbar_disk.data import Options, Prepared, counts, load
@@ -324,5 +325,26 @@ def report(
     """
     with options.plainly():
         files = (strange if strange.is_ood(results) else reports).write_report(results)
+    for path in files:
+        typer.echo(f"wrote {path}")
+
+
+@app.command("export-weights")
+def export_weights(
+    results: Annotated[Path, typer.Argument(help="A folder that `lumbar-disk study` wrote.")],
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder for weights, cards and index; others in it stay.")
+    ] = Path("results/weights"),
+    names: Annotated[
+        list[str] | None, typer.Option("--models", help="These alone, such as P10_std; may be repeated.")
+    ] = None,
+) -> None:
+    """Write a study's finished networks in half precision, each with a card, and an index with checksums.
+
+    `lumbar_disk.pretrained(NAME, folder=OUT)` loads them. A file can also be laid into a study's folder in
+    the place of `models/NAME/weights.pt`, and the study is gone on from there.
+    """
+    with options.plainly():
+        files = exported.export_weights(results, out, names)
     for path in files:
         typer.echo(f"wrote {path}")

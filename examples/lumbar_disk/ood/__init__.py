@@ -5,7 +5,7 @@ from lumbar_disk.ood._images import Source, made_images, paint_out, partners, re
 from lumbar_disk.ood._recipe import OODRecipe, ood_recipes
 from lumbar_disk.ood._report import is_ood, write_report
 from lumbar_disk.ood._run import JOINT, Adversary, Trial, disc_likeness, masks_agree, ood_work
-from lumbar_disk.ood._tables import Matching, Measured, Tolerance, measure, median
+from lumbar_disk.ood._tables import Matching, Measured, Tolerance, measure
 
 __all__ = [
     "JOINT",
@@ -23,7 +23,6 @@ __all__ = [
     "made_images",
     "masks_agree",
     "measure",
-    "median",
     "ood_recipes",
     "ood_work",
     "paint_out",

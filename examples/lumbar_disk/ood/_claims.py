@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from advreg.evaluation import Table, bootstrap
 from lumbar_disk.ood._recipe import MODELS
-from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, DETECTOR, NONE, OTHERS, OWN, UNAWARE, Measured, median
+from lumbar_disk.ood._tables import AWARE, CLEAN_ONLY, DETECTOR, NONE, OTHERS, OWN, UNAWARE, Measured
 from lumbar_disk.report import Claim, Part
 from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, Measure
 
 ALIKE = 0.95
-"""Above this median Dice between its outputs a network cannot tell the images apart."""
+"""Above this mean Dice between its outputs a network cannot tell the images apart."""
 GUESS = 0.5
 """The AUROC of a random guess. The paper calls a detector below it ineffective."""
 RECONSTRUCTION = "reconstruction"
@@ -54,7 +54,7 @@ def judge(measured: Measured) -> tuple[Claim, ...]:
         Claim(
             7,
             "A network trained on clean images cannot tell what is no disc from discs",
-            f"The median Dice between the outputs of {STD} for discs and for attacked images of {source} is "
+            f"The mean Dice between the outputs of {STD} for discs and for attacked images of {source} is "
             f"above {ALIKE:g}: of the contours under attack on the contour, of the masks under attack on the "
             "mask.",
             (_alike(measured, "reg", CONTOUR_DICE), _alike(measured, "seg", MASK_DICE)),
@@ -84,9 +84,9 @@ def judge(measured: Measured) -> tuple[Claim, ...]:
 
 def _alike(measured: Measured, adversary: str, measure: Measure) -> Part:
     """Ask whether a head answers alike for discs and attacked images."""
-    text = f"{STD}, median {measure.title} between outputs, attack J_OOD_{adversary}, {measured.source}"
+    text = f"{STD}, mean {measure.title} between outputs, attack J_OOD_{adversary}, {measured.source}"
     rows, reason = _rows(measured, STD, adversary, measure.column)
-    found = None if rows is None else median(rows.values(), rows.groups())
+    found = None if rows is None else bootstrap(rows.values(), rows.groups())
     return Part(OODQuestion(text, ALIKE, above=True), found, None, reason)
 
 

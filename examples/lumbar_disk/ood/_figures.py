@@ -94,7 +94,7 @@ def dice_figure(measured: Measured, *, tall: bool = False) -> Figure:
                     axes.plot([], [], color=colour, label=f"{name} (missing)")
                     continue
                 values = rows.values()
-                label = f"{name}: median {np.median(values):.3f}"
+                label = f"{name}: mean {values.mean():.3f}"
                 _histogram(axes, values.tolist(), np.linspace(0, 1, 41).tolist(), colour, label)
             axes.set_title(f"{head}s, {STD}, {measured.source}", fontsize=11, parse_math=False)
             axes.set(
@@ -112,7 +112,7 @@ def dice_text(measured: Measured) -> str:
         for adversary, head in ATTACKS.items()
         if (pairs := measured.matchings.get((STD, measured.source, adversary)))
     ]
-    return f"Two histograms of the Dice between outputs. Median: {' '.join(lines) or 'not computed.'}"
+    return f"Two histograms of the Dice between outputs. Mean: {' '.join(lines) or 'not computed.'}"
 
 
 def error_figure(measured: Measured, *, tall: bool = False) -> Figure:

@@ -225,9 +225,7 @@ def _detectors_csv(measured: Measured) -> str:
 
 def _matching_csv(measured: Measured) -> str:
     """One row per model, source and adversary, at full precision."""
-    dice = [
-        f"{head}_dice_{name}" for head in ("contour", "mask") for name in ("median", "low", "high", "mean")
-    ]
+    dice = [f"{head}_dice_{name}" for head in ("contour", "mask") for name in ("mean", "low", "high")]
     last = ["contour_point_error", "matched", "steps", "l2"]
     rows: list[list[object]] = [["model", "source", "adversary", "discs", *dice, *last]]
     rows += [
@@ -235,9 +233,7 @@ def _matching_csv(measured: Measured) -> str:
             *key,
             one.discs,
             *_flat([one.contour]),
-            one.contour_mean,
             *_flat([one.mask]),
-            one.mask_mean,
             one.point_error,
             one.matched,
             one.steps,

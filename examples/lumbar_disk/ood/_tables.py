@@ -6,13 +6,10 @@ with the disc: under the adversary "none" as it is, under another changed until 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from advreg.evaluation import Interval, Row, Table
+from advreg.evaluation import Interval, Row, Table, bootstrap
 from advreg.metrics import Detection, detection
 from lumbar_disk.ood._recipe import MODELS
 from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, POINT_ERROR
@@ -146,10 +143,8 @@ class Matching:
 
     Attributes:
         discs: How many pairs.
-        contour: Median Dice between the contours of image and disc, with its interval over patients.
+        contour: Mean Dice between the contours of image and disc, with its interval over patients.
         mask: The same of the masks.
-        contour_mean: Mean of what `contour` is the median of.
-        mask_mean: Mean of what `mask` is the median of.
         point_error: Mean distance between the contours' points, in pixels.
         matched: Share of the pairs whose answers match: of the head that was attacked, or else of both.
         steps: Mean number of steps; None without an adversary.
@@ -159,8 +154,6 @@ class Matching:
     discs: int
     contour: Interval
     mask: Interval
-    contour_mean: float
-    mask_mean: float
     point_error: float
     matched: float
     steps: float | None
@@ -231,55 +224,6 @@ def measure(
     )
 
 
-def median(
-    values: ArrayLike, groups: Sequence[Hashable], *, resamples: int = 10_000, seed: int = 0
-) -> Interval:
-    """The median with its 95 % percentile bootstrap interval; groups are resampled whole.
-
-    Args:
-        values: One number per disc, `(N,)`.
-        groups: The patient of each.
-        resamples: How many times to resample.
-        seed: Of the resampling.
-
-    Returns:
-        The median in place of the mean; of one group, low and high are nan.
-
-    Raises:
-        ValueError: If there is no value, one is not finite, or the groups do not pair with them.
-
-    Example:
-        >>> median([0.5, 0.75, 0.25], ["Ada", "Ada", "Bob"])
-        Interval(mean=0.5, low=0.25, high=0.625)
-    """
-    numbers = np.asarray(values, dtype=np.float64)
-    if (
-        numbers.ndim != 1
-        or len(numbers) == 0
-        or not np.isfinite(numbers).all()
-        or len(groups) != len(numbers)
-    ):
-        raise ValueError(
-            f"expected finite values (N,), at least one, with a group each; got shape {numbers.shape}, "
-            f"{int((~np.isfinite(numbers)).sum())} not finite, {len(groups)} groups"
-        )
-    places: dict[Hashable, int] = {}
-    members = np.array([places.setdefault(group, len(places)) for group in groups])
-    middle = float(np.median(numbers))
-    if len(places) < 2:
-        return Interval(middle, np.nan, np.nan)
-    order = np.argsort(numbers)
-    numbers, members = numbers[order], members[order]
-    drawn = np.random.default_rng(seed).multinomial(
-        len(places), [1 / len(places)] * len(places), size=resamples
-    )
-    upto = np.cumsum(drawn[:, members], axis=1)  # of each resample, how many values up to each
-    count = upto[:, -1:]
-    lower, upper = ((upto > at).argmax(axis=1) for at in ((count - 1) // 2, count // 2))
-    low, high = np.quantile((numbers[lower] + numbers[upper]) / 2, [0.025, 0.975])
-    return Interval(middle, float(low), float(high))
-
-
 def _matching(table: Columns, source: str, adversary: str, within: Tolerance, resamples: int) -> Matching:
     """Measure one model on one source under one adversary."""
     attack = f"{source}/{adversary}"
@@ -288,10 +232,8 @@ def _matching(table: Columns, source: str, adversary: str, within: Tolerance, re
     near = {"reg": errors <= within.contour, "seg": mask.values() >= within.mask}
     return Matching(
         discs=len(contour),
-        contour=median(contour.values(), contour.groups(), resamples=resamples),
-        mask=median(mask.values(), mask.groups(), resamples=resamples),
-        contour_mean=float(contour.values().mean()),
-        mask_mean=float(mask.values().mean()),
+        contour=bootstrap(contour.values(), contour.groups(), resamples=resamples),
+        mask=bootstrap(mask.values(), mask.groups(), resamples=resamples),
         point_error=float(errors.mean()),
         matched=float(near.get(adversary, near["reg"] & near["seg"]).mean()),
         steps=_mean(table.get((attack, *STEP))),

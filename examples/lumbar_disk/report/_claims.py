@@ -4,6 +4,9 @@ A claim has parts. Each part is one number, a level or the difference of two mod
 its bootstrap interval over test patients and the threshold that it must pass. A part holds if the whole
 interval lies on the claimed side of the threshold, fails if it lies on the other, and is undecided otherwise.
 The intervals tell how sure the number is for these networks; another training would give other networks.
+
+Claims are judged under the paper's attack. Where a study has `auto_attack` too, each part is answered under
+it as well, beside the verdict.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 from typing import Protocol
@@ -20,7 +23,7 @@ from advreg.evaluation import Interval, Table, bootstrap
 from lumbar_disk._core.files import csv_text
 from lumbar_disk.report._paper import PURE, SHAPE_MODELS, published
 from lumbar_disk.report._results import chosen
-from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, Measure
+from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, By, Measure
 
 COLLAPSE = 0.5
 """Below this Dice a network has collapsed: the paper's own figure, in the caption of Fig. 4."""
@@ -113,12 +116,14 @@ class Part:
         measured: The number, with its interval over test patients; None if it could not be computed.
         published: The same number from the paper's tables, where they have it.
         reason: Why nothing was measured; empty otherwise.
+        auto: The same question answered under `auto_attack`; None where it was left out.
     """
 
     question: Asked
     measured: Interval | None
     published: float | None
     reason: str = ""
+    auto: Part | None = None
 
     @property
     def condition(self) -> str:
@@ -159,9 +164,20 @@ class Claim:
     @property
     def verdict(self) -> Verdict:
         """Fails if any part fails; else not computed if any part is missing; holds if all parts hold."""
-        verdicts = {part.verdict for part in self.parts}
-        ranked = (Verdict.fails, Verdict.missing, Verdict.undecided, Verdict.holds)
-        return next(verdict for verdict in ranked if verdict in verdicts)
+        return _together(self.parts)
+
+    @property
+    def auto(self) -> Verdict | None:
+        """The verdict under `auto_attack`; None where it was left out."""
+        parts = [part.auto for part in self.parts if part.auto is not None]
+        return _together(parts) if parts else None
+
+
+def _together(parts: Iterable[Part]) -> Verdict:
+    """The verdict that parts give."""
+    verdicts = {part.verdict for part in parts}
+    ranked = (Verdict.fails, Verdict.missing, Verdict.undecided, Verdict.holds)
+    return next(verdict for verdict in ranked if verdict in verdicts)
 
 
 def judge(tables: Mapping[str, Table]) -> tuple[Claim, ...]:
@@ -176,8 +192,9 @@ def judge(tables: Mapping[str, Table]) -> tuple[Claim, ...]:
     Raises:
         ValueError: If two models that are compared were evaluated on different discs.
     """
+    auto = any(chosen(table, MASK_DICE, "auto") for table in tables.values())
     return tuple(
-        Claim(number, title, sentence, tuple(_answer(question, tables) for question in questions))
+        Claim(number, title, sentence, tuple(_answer(question, tables, auto=auto) for question in questions))
         for number, (title, sentence, questions) in enumerate(_claims(), start=1)
     )
 
@@ -261,14 +278,20 @@ def _gain(ssm: str, kind: str, than: str, measure: Measure, radius: float = NOIS
     return Question(f"{ssm}_{kind}", measure, radius, threshold, threshold > 0, than=f"{ssm}_{than}")
 
 
-def _answer(question: Question, tables: Mapping[str, Table]) -> Part:
-    """Measure what a question asks for."""
+def _answer(question: Question, tables: Mapping[str, Table], *, auto: bool) -> Part:
+    """Measure what a question asks for, under `auto_attack` as well if that is told."""
+    part = _answered(question, tables, "paper")
+    return replace(part, auto=_answered(question, tables, "auto")) if auto else part
+
+
+def _answered(question: Question, tables: Mapping[str, Table], by: By) -> Part:
+    """Measure what a question asks for under one attack."""
     printed = [published(question.measure.name, name, question.radius) for name in question.models]
     known = None if None in printed else _minus([value for value in printed if value is not None])
     absent = [name for name in question.models if name not in tables]
     if absent:
         return Part(question, None, known, f"{' and '.join(absent)} not there")
-    found = [chosen(tables[name], question.measure, radius=question.radius) for name in question.models]
+    found = [chosen(tables[name], question.measure, by, radius=question.radius) for name in question.models]
     if not all(found):
         return Part(question, None, known, f"radius {question.radius:g} was not evaluated")
     values = [{row.index: row.value for row in table} for table in found]
@@ -294,7 +317,8 @@ def claims_csv(claims: Iterable[Claim]) -> str:
         for claim in claims
         for part in claim.parts
     ]
-    return csv_text([list(rows[0]), *(list(row.values()) for row in rows)])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return csv_text([names, *([row.get(name) for name in names] for row in rows)])
 
 
 def claims_json(claims: Iterable[Claim]) -> str:
@@ -309,6 +333,7 @@ def _claim_json(claim: Claim) -> dict[str, object]:
         "title": claim.title,
         "sentence": claim.sentence,
         "verdict": claim.verdict,
+        **({} if claim.auto is None else {"auto_verdict": claim.auto}),
         "parts": [_part_json(part) for part in claim.parts],
     }
 
@@ -326,4 +351,11 @@ def _part_json(part: Part) -> dict[str, object]:
         "verdict": part.verdict,
         "published": part.published,
         "reason": part.reason,
+        **({} if part.auto is None else _auto_json(part.auto)),
     }
+
+
+def _auto_json(part: Part) -> dict[str, object]:
+    """What `auto_attack` says of a part."""
+    known = _part_json(part)
+    return {f"auto_{name}": known[name] for name in ("measured", "low", "high", "verdict")}

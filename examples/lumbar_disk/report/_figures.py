@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from advreg import contour_dice, dice
+from advreg.evaluation import Interval
 from lumbar_disk._core.drawing import ANSWER, COLOURS, GROUND, INK, TRUTH, closed, edge, frame, inked
 from lumbar_disk.report._pages import Picture, write_drawing, write_photograph
 from lumbar_disk.report._paper import PAPER_MODELS, PAPER_RADII, published
@@ -26,6 +27,7 @@ from lumbar_disk.report._results import Cells, Results
 from lumbar_disk.study import MASK_DICE, MEASURES, Examples
 
 MARKERS = "osD^vP"
+THIN = 0.8  # of the lines under `auto_attack`, in points
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,16 @@ OUTPUTS = {8: "contour", 9: "mask"}  # Figs 8 and 9 by the head that is attacked
 SHOWN = ("P10_std", "P10_rand", "P10_adv_rs")
 
 
-def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
+def curve_figure(number: int, cells: Cells, auto: Cells | None = None, *, tall: bool = False) -> Figure:
     """Draw Fig. 4, 5, 6 or 7: the three measures against the radius, ours and the paper's.
 
-    Ours are solid, with a band for the interval of each mean; the paper's are dashed and fainter, in the same
-    colour.
+    Ours are solid, with a band for the interval of each mean, and thin without a marker under `auto_attack`;
+    the paper's are dashed and fainter. All are in the same colour.
 
     Args:
         number: Of the figure.
         cells: What `cells` returned.
+        auto: The same under `auto_attack`, where there are any.
         tall: Whether to stack the three panels.
 
     Returns:
@@ -79,6 +82,7 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
         for axes, measure in zip(panels, MEASURES.values(), strict=True):
             for name, colour, marker in zip(models, COLOURS, MARKERS, strict=False):
                 _curve(axes, cells, (measure.name, name), colour, marker)
+                _thin(axes, auto or {}, (measure.name, name), colour)
             axes.set_title(f"{measure.symbol}: attack on the {measure.head}", fontsize=11)
             axes.set(xlabel="radius of the attack (Linf)", ylabel=measure.title)
             axes.set_ylim(*((0, None) if measure.unit else (-0.02, 1.02)))
@@ -90,6 +94,8 @@ def curve_figure(number: int, cells: Cells, *, tall: bool = False) -> Figure:
             for name, colour, marker in zip(models, COLOURS, MARKERS, strict=False)
         ]
         handles.append(Line2D([], [], color=INK, linestyle="--", alpha=0.6, label="published, same colour"))
+        if auto:
+            handles.append(Line2D([], [], color=INK, linewidth=THIN, label="auto_attack, same colour"))
         figure.legend(handles=handles, loc="outside lower center", ncols=2 if tall else 4, frameon=False)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once, however often it is saved
@@ -182,8 +188,7 @@ def _scores(number: int, arrays: Examples) -> dict[float, float]:
 def _curve(axes: Axes, cells: Cells, which: tuple[str, str], colour: str, marker: str) -> None:
     """Draw one model's measured curve, and the published one."""
     measure, name = which
-    radii = sorted(radius for one, model, radius in cells if (one, model) == which)
-    found = [cells[measure, name, radius] for radius in radii]
+    radii, found = _points(cells, which)
     axes.plot(radii, [one.mean for one in found], color=colour, marker=marker, markersize=4.5, zorder=3)
     axes.fill_between(
         radii, [one.low for one in found], [one.high for one in found], color=colour, alpha=0.18, linewidth=0
@@ -191,6 +196,19 @@ def _curve(axes: Axes, cells: Cells, which: tuple[str, str], colour: str, marker
     printed = [published(measure, name, radius) for radius in PAPER_RADII]
     values = [np.nan if value is None else value for value in printed]
     axes.plot(PAPER_RADII, values, color=colour, linestyle="--", linewidth=1.2, alpha=0.6)
+
+
+def _thin(axes: Axes, cells: Cells, which: tuple[str, str], colour: str) -> None:
+    """Draw one model's curve under `auto_attack`, if there is one."""
+    radii, found = _points(cells, which)
+    if radii:
+        axes.plot(radii, [one.mean for one in found], color=colour, linewidth=THIN, zorder=2)
+
+
+def _points(cells: Cells, which: tuple[str, str]) -> tuple[list[float], list[Interval]]:
+    """The radii at which a model was measured, rising, and what was found there."""
+    radii = sorted(radius for one, model, radius in cells if (one, model) == which)
+    return radii, [cells[*which, radius] for radius in radii]
 
 
 def _output(axes: Axes, head: str, arrays: Examples, radius: float) -> None:
@@ -216,12 +234,13 @@ def _named(radius: float) -> str:
     return "clean" if radius == 0 else f"Linf {radius:g}"
 
 
-def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], list[Path]]:
+def pictures(results: Results, cells: Cells, auto: Cells, out: Path) -> tuple[list[Picture], list[Path]]:
     """Write Figs 4 to 9 as far as they can be drawn.
 
     Args:
         results: Of the study.
         cells: What `cells` returned for it.
+        auto: The same under `auto_attack`.
         out: The folder to write to.
 
     Returns:
@@ -230,7 +249,7 @@ def pictures(results: Results, cells: Cells, out: Path) -> tuple[list[Picture], 
     shown, files = [], []
     for number, curves in CURVES.items():
         path = out / f"figure{number}.png"
-        sources = write_drawing(path, partial(curve_figure, number, cells))
+        sources = write_drawing(path, partial(curve_figure, number, cells, auto))
         files.append(path)
         shown.append(Picture(number, curves.caption, curve_text(number, cells), sources))
     for number, head in OUTPUTS.items():

@@ -45,19 +45,27 @@ def write_pages(
     Returns:
         The files.
     """
-    texts = {}
-    for kind, finalize in (("html", None), ("md", literal)):
-        pages = Environment(
-            loader=PackageLoader("lumbar_disk.report", "templates"),
-            autoescape=select_autoescape(["html.jinja"]),
-            finalize=finalize,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        pages.filters["fenced"] = fenced
-        texts[f"report.{kind}"] = pages.get_template(f"{template}.{kind}.jinja").render(content) + "\n"
+    texts = {f"report.{kind}": rendered(f"{template}.{kind}", content) for kind in ("html", "md")}
     return [write(out / name, text) for name, text in (texts | dict(tables)).items()]
+
+
+def rendered(template: str, content: Mapping[str, Any]) -> str:
+    """A page or a card from its template, in which text of users stands as text.
+
+    Args:
+        template: The name before `.jinja`; `.html` or `.md` says which.
+        content: What it shows.
+    """
+    pages = Environment(
+        loader=PackageLoader("lumbar_disk.report", "templates"),
+        autoescape=select_autoescape(["html.jinja"]),
+        finalize=literal if template.endswith(".md") else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["fenced"] = fenced
+    return pages.get_template(f"{template}.jinja").render(content) + "\n"
 
 
 def literal(value: Any) -> Any:
@@ -96,6 +104,7 @@ def page_content(results: Results, claims: Sequence[Claim], known: Mapping[str, 
         "to_come": [name for name in results.missing if name in recipe.get("models", ())],
         "claims": [_claim(claim) for claim in claims],
         "verdicts": _counted(claim.verdict for claim in claims),
+        "both": any(claim.auto for claim in claims),
         "few": about["patients"]["test"] < FEW,
         "size": results.size,
         "settings": settings,
@@ -113,6 +122,7 @@ def _claim(claim: Claim) -> dict[str, Any]:
         "title": claim.title,
         "sentence": claim.sentence,
         "verdict": claim.verdict,
+        "auto": claim.auto,
         "counts": _counted(part.verdict for part in claim.parts),
         "parts": [
             {
@@ -124,10 +134,19 @@ def _claim(claim: Claim) -> dict[str, Any]:
                 else interval_text(partial(_signed, part), part.measured.low, part.measured.high),
                 "published": "" if part.published is None else _signed(part, part.published),
                 "verdict": part.verdict,
+                "auto": _under_auto(part),
             }
             for part in claim.parts
         ],
     }
+
+
+def _under_auto(part: Part) -> str:
+    """What `auto_attack` says of a part: number and verdict; empty where it was left out."""
+    if part.auto is None:
+        return ""
+    one = part.auto.measured
+    return str(part.auto.verdict) if one is None else f"{_signed(part, one.mean)}, {part.auto.verdict}"
 
 
 def _times(results: Results) -> dict[str, Any]:

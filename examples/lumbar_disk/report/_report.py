@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lumbar_disk._core.files import csv_text
+from lumbar_disk.report._attacks import sentence
 from lumbar_disk.report._claims import claims_csv, claims_json, judge
 from lumbar_disk.report._figures import pictures
 from lumbar_disk.report._pages import interval_text, page_content, write_pages
@@ -32,24 +33,25 @@ def write_report(folder: Path) -> list[Path]:
         ValueError: If something in it is not as it should be.
     """
     results = read_results(folder)
-    found, claims = cells(results), judge(results.tables)
+    found, auto, claims = cells(results), cells(results, "auto"), judge(results.tables)
     out = folder / "report"
     out.mkdir(exist_ok=True)
-    shown, files = pictures(results, found, out)
+    shown, files = pictures(results, found, auto, out)
     content = page_content(results, claims, PAPER_SETTINGS) | {
         "figures": shown,
-        "tables": [_table(results, found, measure) for measure in MEASURES.values()],
+        "tables": [_table(results, found, auto, measure) for measure in MEASURES.values()],
+        "auto": bool(auto),
         "paper_size": PAPER_SIZE,
         "pure": PURE,
     }
     tables = {
-        f"table{measure.table}.csv": table_csv(results, found, measure) for measure in MEASURES.values()
+        f"table{measure.table}.csv": table_csv(results, found, auto, measure) for measure in MEASURES.values()
     }
     tables |= {"claims.csv": claims_csv(claims), "claims.json": claims_json(claims)}
     return files + write_pages(out, "report", content, tables)
 
 
-def _table(results: Results, found: Cells, measure: Measure) -> dict[str, Any]:
+def _table(results: Results, found: Cells, auto: Cells, measure: Measure) -> dict[str, Any]:
     """One of Tables 1 to 3 as the templates show it."""
     radii = radii_of(found, measure)
     text = f"{{:.{measure.digits}f}}".format
@@ -57,16 +59,23 @@ def _table(results: Results, found: Cells, measure: Measure) -> dict[str, Any]:
     for name in ordered(set(results.tables)):
         row = []
         for radius in radii:
-            one, printed = found.get((measure.name, name, radius)), published(measure.name, name, radius)
+            key = (measure.name, name, radius)
+            one, stronger, printed = found.get(key), auto.get(key), published(*key)
             row.append(
                 {
                     "mean": "" if one is None else text(one.mean),
                     "interval": "" if one is None else interval_text(text, one.low, one.high),
+                    "auto": "" if stronger is None or not radius else text(stronger.mean),
                     "published": "" if printed is None else f"{printed:g}",
                 }
             )
         rows.append({"name": name, "cells": row})
-    return {"measure": measure, "radii": [f"{radius:g}" for radius in radii], "rows": rows}
+    return {
+        "measure": measure,
+        "radii": [f"{radius:g}" for radius in radii],
+        "rows": rows,
+        "overstated": sentence(results, measure),
+    }
 
 
 def radii_of(found: Cells, measure: Measure) -> list[float]:
@@ -74,17 +83,19 @@ def radii_of(found: Cells, measure: Measure) -> list[float]:
     return sorted({*PAPER_RADII, *(radius for one, _, radius in found if one == measure.name)})
 
 
-def table_csv(results: Results, found: Cells, measure: Measure) -> str:
-    """One of Tables 1 to 3 at full precision: per radius mean, interval and the published value."""
+def table_csv(results: Results, found: Cells, auto: Cells, measure: Measure) -> str:
+    """One of Tables 1 to 3 at full precision: per radius mean, interval and the published value.
+
+    Where `auto_attack` was not left out, its mean and interval come after them.
+    """
     radii = radii_of(found, measure)
-    names = ("mean", "low", "high", "published")
+    names = ["mean", "low", "high", "published"] + ["auto mean", "auto low", "auto high"] * bool(auto)
     rows: list[list[object]] = [["model", *(f"{radius:g} {name}" for radius in radii for name in names)]]
     for model in ordered(set(results.tables)):
         row: list[object] = [model]
         for radius in radii:
-            row += [
-                *found.get((measure.name, model, radius), (None,) * 3),
-                published(measure.name, model, radius),
-            ]
+            key = (measure.name, model, radius)
+            row += [*found.get(key, (None,) * 3), published(*key)]
+            row += list(auto.get(key, (None,) * 3)) if auto else []
         rows.append(row)
     return csv_text(rows)

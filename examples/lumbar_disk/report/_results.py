@@ -15,7 +15,7 @@ from typing import Any
 from advreg.evaluation import Interval, Table
 from lumbar_disk._core.files import read_arrays, read_json, reading
 from lumbar_disk.report._paper import PAPER_SIZE, ordered
-from lumbar_disk.study import MEASURES, Examples, Measure
+from lumbar_disk.study import MEASURES, By, Examples, Measure
 
 RESTORE = "Restore it, or run the study again in another folder."
 PARTS = (("recipe", "size"), ("patients", "test"), ("discs", "test"), ("data", "sources"))  # of study.json
@@ -93,7 +93,7 @@ def read_results(folder: Path, order: Callable[[set[str]], tuple[str, ...]] = or
     )
 
 
-def cells(results: Results) -> dict[tuple[str, str, float], Interval]:
+def cells(results: Results, by: By = "paper") -> dict[tuple[str, str, float], Interval]:
     """Each cell of Tables 1 to 3: the mean over the test discs, with its interval over patients.
 
     Patients, not discs, are resampled: discs of one patient are alike. Point errors are scaled to the paper's
@@ -101,6 +101,7 @@ def cells(results: Results) -> dict[tuple[str, str, float], Interval]:
 
     Args:
         results: What `read_results` returned.
+        by: Under which attack.
 
     Returns:
         The cells that were computed; the others are absent.
@@ -108,17 +109,20 @@ def cells(results: Results) -> dict[tuple[str, str, float], Interval]:
     found = {}
     for name, table in results.tables.items():
         for measure in MEASURES.values():
-            scale = PAPER_SIZE / results.size if measure.unit else 1.0
-            for one in chosen(table, measure).means(by=["radius"]):
-                found[measure.name, name, one.radius] = Interval(
-                    scale * one.mean, scale * one.low, scale * one.high
-                )
+            for one in chosen(table, measure, by).means(by=["radius"]):
+                found[measure.name, name, one.radius] = scaled(results, measure, one)
     return found
 
 
-def chosen(table: Table, measure: Measure, **columns: Any) -> Table:
-    """The rows that one of the paper's tables reports, of some radius if `columns` say so."""
-    return table.where(attack=measure.head, head=measure.head, metric=measure.metric, **columns)
+def scaled(results: Results, measure: Measure, one: Any) -> Interval:
+    """A mean with its interval in the paper's units: errors in pixels of its crops."""
+    scale = PAPER_SIZE / results.size if measure.unit else 1.0
+    return Interval(scale * one.mean, scale * one.low, scale * one.high)
+
+
+def chosen(table: Table, measure: Measure, by: By = "paper", **columns: Any) -> Table:
+    """The rows that one of the tables reports under an attack, of some radius if `columns` say so."""
+    return table.where(attack=measure.attack(by), head=measure.head, metric=measure.metric, **columns)
 
 
 def _remake(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """Study of the fifteen models: recipes, measures, one model, and the run that trains and evaluates them."""
 
 from lumbar_disk.study._evaluation import Evaluation, Examples
-from lumbar_disk.study._measures import CONTOUR_DICE, MASK_DICE, MEASURES, POINT_ERROR, Measure
+from lumbar_disk.study._measures import CONTOUR_DICE, MASK_DICE, MEASURES, POINT_ERROR, By, Measure
 from lumbar_disk.study._model import CLEAN, OBJECTIVES, batches, criterion
 from lumbar_disk.study._recipes import (
     COMPONENTS,
@@ -33,6 +33,7 @@ __all__ = [
     "POINT_ERROR",
     "PURE",
     "SIZES",
+    "By",
     "Evaluation",
     "Examples",
     "Measure",

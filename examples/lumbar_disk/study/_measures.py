@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from advreg import contour_dice, dice, point_error
+from advreg import contour_dice, dice, point_error, tasks
 from advreg.objectives import PerExample
+from advreg.tasks import Task
+
+By = Literal["paper", "auto"]
+"""Which attack a number was measured under: the paper's, or `auto_attack`."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Measure:
         head: The head that is attacked, and whose answer is measured.
         metric: Its name among the head's metrics, in the column of an `advreg.evaluation.Table`.
         function: From the images' rows and columns `(H, W)` to the metric, `(answer, target) -> (B,)`.
+        task: From the same to what `auto_attack` makes worse: this metric.
         worse: Which way an attack moves it.
         unit: "pixels" of the crop, or "" for a share in [0, 1].
         label: The name in words.
@@ -32,6 +37,7 @@ class Measure:
     head: str
     metric: str
     function: Callable[[tuple[int, int]], PerExample]
+    task: Callable[[tuple[int, int]], Task]
     worse: Literal["higher", "lower"]
     unit: str
     label: str
@@ -49,12 +55,24 @@ class Measure:
         """Head and metric, by which a table of results holds it."""
         return self.head, self.metric
 
+    def attack(self, by: By = "paper") -> str:
+        """The attack under which it is reported, by its name in a table of results.
+
+        The paper attacks a head, whatever is measured of it then; `auto_attack` attacks the measure itself.
+
+        Example:
+            >>> POINT_ERROR.attack(), CONTOUR_DICE.attack(), CONTOUR_DICE.attack("auto")
+            ('contour', 'contour', 'auto contour_dice')
+        """
+        return self.head if by == "paper" else f"auto {self.name}"
+
 
 POINT_ERROR = Measure(
     "point_error",
     head="contour",
     metric="point_error",
     function=lambda _: point_error,
+    task=lambda _: tasks.points(),
     worse="higher",
     unit="pixels",
     label="point error",
@@ -67,6 +85,7 @@ CONTOUR_DICE = Measure(
     head="contour",
     metric="dice",
     function=lambda size: partial(contour_dice, size=size),
+    task=tasks.outlines,
     worse="lower",
     unit="",
     label="contour Dice",
@@ -79,6 +98,7 @@ MASK_DICE = Measure(
     head="mask",
     metric="dice",
     function=lambda _: dice,
+    task=lambda _: tasks.masks(),
     worse="lower",
     unit="",
     label="mask Dice",

@@ -47,6 +47,8 @@ class StudyRecipe:
         attack_steps: Steps of the attacks in training.
         radii: Linf radii of the evaluation, 0 first.
         eval_steps: Steps of its attacks, Adamax on the sign with alpha = radius / 5.
+        auto_passes: Budget of `auto_attack` in the evaluation, for each disc, measure and radius, beside the
+            paper's attack; 0 leaves it out.
         eval_batch: Test discs attacked together.
         test_patients: How many patients to keep for the test.
         upright: Whether crops are turned so that each disc lies level; see `lumbar_disk.data.crop`.
@@ -74,6 +76,7 @@ class StudyRecipe:
     attack_steps: int = 20
     radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2)
     eval_steps: int = 100
+    auto_passes: int = 100
     eval_batch: int = 64
     test_patients: int = 6
     upright: bool = True
@@ -96,6 +99,8 @@ class StudyRecipe:
         for name, known in (("precision", ("float32", "bfloat16")), ("kernel", get_args(KernelName))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}.")
+        if self.auto_passes < 0:
+            raise ValueError(f"auto_passes must be 0, none, or more; got {self.auto_passes}.")
         _check_numbers(self)
 
     def steps(self, name: str) -> int:
@@ -157,6 +162,7 @@ def smoke_recipe() -> StudyRecipe:
         batches=5,
         attack_steps=2,
         eval_steps=5,
+        auto_passes=4,
         radii=(0.0, 0.03, 0.07),
     )
 

@@ -57,9 +57,11 @@ class Work:
 
 
 def measured(net: UNet, study: Study, folder: Path) -> None:
-    """Attack each head at every radius; write the table, and the images of a few discs under attack."""
+    """Attack at every radius; write the table, and the images of a few discs under attack."""
     recipe, test = study.recipe, study.data.test
-    evaluation = Evaluation(recipe.radii, recipe.eval_steps, recipe.eval_batch, recipe.seed)
+    evaluation = Evaluation(
+        recipe.radii, recipe.eval_steps, recipe.eval_batch, recipe.seed, recipe.auto_passes
+    )
     journal = folder / "journal"
     try:
         table = evaluation.table(net, test, device=study.device, journal=journal, progress=study.progress)
@@ -86,7 +88,7 @@ class Study:
         data: The split discs.
         out: The folder.
         device: Where to compute.
-        work: How the models are evaluated; by default each head is attacked at every radius of the recipe.
+        work: How the models are evaluated; by default attacked at every radius of the recipe.
         checkpoint_every: Seconds between two checkpoints of a training.
         progress: Whether to show progress bars.
     """

@@ -100,7 +100,7 @@ def test_the_page_says_what_was_measured(whole):
         assert f"{claim['number']}. {claim['title']} {claim['verdict']} {claim['sentence']}" in page.text
         assert f"| {claim['number']}. {claim['title']} | **{claim['verdict']}** |" in markdown
     for row in rows_of(folder / "matching.csv"):
-        shown = [f"{float(row[f'contour_dice_{name}']):.3f}" for name in ("median", "low", "high")]
+        shown = [f"{float(row[f'contour_dice_{name}']):.3f}" for name in ("mean", "low", "high")]
         assert "{} {} to {}".format(*shown) in page.text
         assert "{}, {} to {}".format(*shown) in markdown
     assert len(rows_of(folder / "matching.csv")) == len(SOURCES) * (3 + 2 * 5)

@@ -1,26 +1,22 @@
 import numpy as np
 import pytest
 
-from lumbar_disk.ood import measure, median
+from lumbar_disk.ood import measure
 
 
-def test_the_median_is_resampled_as_a_plain_loop_does():
-    rng = np.random.default_rng(1)
-    values, groups = rng.normal(size=11).round(1), list("aabbbcddddd")
-    found = median(values, groups, resamples=400, seed=3)
-    drawn = np.random.default_rng(3).multinomial(4, [1 / 4] * 4, size=400)
-    members = [
-        np.array([value for value, group in zip(values, groups, strict=True) if group == one])
-        for one in "abcd"
-    ]
-    medians = [
-        np.median(np.concatenate([np.tile(one, times) for one, times in zip(members, row, strict=True)]))
-        for row in drawn
-    ]
-    assert found == pytest.approx((np.median(values), *np.quantile(medians, [0.025, 0.975])))
-    assert np.isnan(median([1.0, 2.0], ["a", "a"]).low)
-    with pytest.raises(ValueError, match="1 not finite"):
-        median([1.0, np.nan], ["a", "b"])
+def test_dice_between_answers_are_means_with_intervals_over_patients(made_up, tables):
+    """Never medians: their percentile intervals from few patients are wrong (Andre et al., BRIDGE 2025)."""
+    rng, patients = np.random.default_rng(1), 6
+    values = np.repeat(rng.uniform(0, 1, patients), 5)  # the discs of a patient are alike
+    model = made_up.small(
+        "P10_std", lambda head, metric, adversary, old: values if (head, metric) == ("mask", "dice") else old
+    )
+    mask = (
+        measure({"P10_std": model}, ["lung_ct"], made_up.within).matchings["P10_std", "lung_ct", "seg"].mask
+    )
+    assert mask.mean == pytest.approx(values.mean())
+    error = values[::5].std() / np.sqrt(patients)  # of the mean of six patients, whatever discs they have
+    assert (mask.high - mask.low) / (2 * 1.96 * error) == pytest.approx(1.0, abs=0.1)
 
 
 def test_what_counts_as_matched_is_what_was_attacked(made_up, tables):

@@ -15,8 +15,11 @@ from lumbar_disk.study import MEASURES, small_recipe
 PATIENTS, SIZE = 6, 64
 
 
-def make(folder, manifest, names):
-    """Write results as the study does: the published means, spread over patients and discs."""
+def make(folder, manifest, names, worse):
+    """Write results as the study does: the published means, spread over patients and discs.
+
+    With `worse`, what `auto_attack` found too: so much worse under attack, in pixels a hundred times that.
+    """
     about = {
         "command": "lumbar-disk study --size small --out results/<small>",
         "environment": {"python": "3.11", "advreg": "0.1.0", "torch": "2.6.0", "device": "CPU", "threads": 2},
@@ -31,7 +34,7 @@ def make(folder, manifest, names):
     for place, name in enumerate(names):
         model = folder / "models" / name
         rng = np.random.default_rng(place)
-        evaluated(name, rng).save(model / "table.csv")
+        evaluated(name, rng, worse).save(model / "table.csv")
         np.savez_compressed(model / "examples.npz", **examples(name, rng))
         start = None if name.endswith("std") else name.split("_", maxsplit=1)[0] + "_std"
         known = {"name": name, "steps": 1000, "parameters": 123456, "warm_start": start}
@@ -40,7 +43,7 @@ def make(folder, manifest, names):
     return folder
 
 
-def evaluated(name, rng):
+def evaluated(name, rng, worse):
     rows = []
     for measure, one in MEASURES.items():
         patients, discs = rng.normal(size=PATIENTS), rng.normal(size=5 * PATIENTS)
@@ -52,6 +55,9 @@ def evaluated(name, rng):
                 value += spread * (patients[index // 5] + discs[index])
                 group = f"p{index // 5}"
                 rows.append(Row(index, group, radius, one.head, one.head, one.metric, float(value)))
+                if worse is not None:
+                    apart = (100 * worse if one.unit else -worse) * (radius > 0)
+                    rows.append(rows[-1]._replace(attack=f"auto {measure}", value=float(value + apart)))
     return Table(rows)
 
 
@@ -83,4 +89,4 @@ def examples(name, rng):
 @pytest.fixture(scope="session")
 def make_study(manifest):
     """Write a folder of results for the models named."""
-    return lambda folder, names: make(folder, manifest, names)
+    return lambda folder, names, worse=None: make(folder, manifest, names, worse)

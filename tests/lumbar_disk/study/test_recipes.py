@@ -34,6 +34,7 @@ def test_settings_change_the_fields_of_their_own_recipe():
         (["precision=half"], "precision must be one of float32, bfloat16; got 'half'"),
         (["kernel=cubic"], "kernel must be one of r2logr, r; got 'cubic'"),
         (["eval_steps=0"], "eval_steps must be at least 1; got 0"),
+        (["auto_passes=-1"], "auto_passes must be 0, none, or more; got -1"),
         (["attack_steps=-3"], "attack_steps must be at least 1; got -3"),
         (["lr=nan"], "lr must be a positive number; got nan"),
         (["alpha=0"], "alpha must be a positive number; got 0.0"),
