@@ -67,7 +67,7 @@ def share_of(recipe: StudyRecipe) -> int:
 
 
 def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:
-    """The loss of an epoch: Eq. (3), or (8) to (11) with noise that grows from epoch to epoch.
+    """The loss of an epoch: Eq. (3), or (8) to (11) with noise that grows over the recipe's `ramp`.
 
     Args:
         recipe: The recipe.
@@ -78,7 +78,8 @@ def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:
     task = loss_with_reconstruction if reconstructs(name) else loss
     if kind == "std":
         return AdversarialLoss(task, {}, clean=1.0)
-    threat = Threat(linf, radius_ramp(recipe.radius, epoch, recipe.epochs))
+    growing = max(1, round(recipe.ramp * recipe.epochs))
+    threat = Threat(linf, radius_ramp(recipe.radius, min(epoch, growing - 1), growing))
     if kind in ("rand", "rand_pure"):
         return L_rand(task, threat=threat, pure=kind == "rand_pure")
     options: dict[str, Any] = {

@@ -42,7 +42,8 @@ class StudyRecipe:
         decay: The last share of the steps, over which the rate falls to zero.
         average: Decay of a running average of the weights, which is what is kept; 0 for the last weights, as
             in the paper.
-        radius: Linf radius of noise and attacks in the last epoch.
+        radius: Linf radius of noise and attacks in training, once it has grown.
+        ramp: The first share of the epochs, over which it grows; the paper's is 1, all of them.
         alpha: Step of the attacks in training, in intensities.
         attack_steps: Steps of the attacks in training.
         radii: Linf radii of the evaluation, 0 first.
@@ -72,6 +73,7 @@ class StudyRecipe:
     decay: float = 0.0
     average: float = 0.0
     radius: float = 0.07
+    ramp: float = 1.0
     alpha: float = 0.01
     attack_steps: int = 20
     radii: tuple[float, ...] = (0.0, 0.01, 0.03, 0.05, 0.07, 0.1, 0.2)
@@ -117,7 +119,7 @@ def _check_numbers(recipe: StudyRecipe) -> None:
         raise ValueError(
             f"radius and radii must be numbers, at least 0; got {recipe.radius}, {recipe.radii}."
         )
-    for name in ("decay", "real"):
+    for name in ("decay", "real", "ramp"):
         if not 0 <= getattr(recipe, name) <= 1:
             raise ValueError(f"{name} must be a share from 0 to 1; got {getattr(recipe, name)}.")
     if not 0 <= recipe.average < 1:

@@ -87,10 +87,21 @@ class KilledError(Exception):
     pass
 
 
+def test_the_weights_that_are_kept_may_be_an_average_over_the_steps(discs):
+    """The first step's weights, and then a tenth of each step's beside nine tenths of what was there."""
+    after = [fitted(discs, steps=steps, decay=0.0).state_dict() for steps in (1, 2, 3)]
+    found = fitted(discs, steps=3, average=0.9).state_dict()
+    for name, first, second, third in ((name, *(one[name] for one in after)) for name in found):
+        expected = 0.9 * (0.9 * first + 0.1 * second) + 0.1 * third
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+        assert not torch.equal(found[name], third)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.8])
 @pytest.mark.parametrize("every", [0.0, 1e9], ids=["each step", "only at the end"])
-def test_a_training_that_was_killed_goes_on_bit_for_bit(discs, tmp_path, every):
+def test_a_training_that_was_killed_goes_on_bit_for_bit(discs, tmp_path, every, average):
     point = Checkpoint(tmp_path / "checkpoint.pt", {"width": 4}, every)
-    whole = fitted(discs, steps=8)
+    whole = fitted(discs, steps=8, average=average)
     taken = []
 
     def dying(step):
@@ -102,13 +113,13 @@ def test_a_training_that_was_killed_goes_on_bit_for_bit(discs, tmp_path, every):
     for _ in range(2):
         net = untrained(width=4, size=64, seed=7)
         try:
-            fit(net, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
+            fit(net, batches(discs), dying, steps=8, lr=0.01, average=average, checkpoint=point)
         except KilledError:
             continue
     assert taken[3:] == (list(range(2, 8)) if every == 0 else list(range(8)))
     assert equal(net.state_dict(), whole.state_dict())
     done = untrained(width=4, size=64, seed=1)
-    fit(done, batches(discs), dying, steps=8, lr=0.01, checkpoint=point)
+    fit(done, batches(discs), dying, steps=8, lr=0.01, average=average, checkpoint=point)
     assert taken[-1] == 7  # nothing was left to do
     assert equal(done.state_dict(), whole.state_dict())
 
