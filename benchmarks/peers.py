@@ -1,13 +1,13 @@
 """Attacks of other libraries, bent to a head of a network that returns a dict, whatever the head is for.
 
-`Kind` in `peers_views.py` says what they must know of one: the study's mask and contour, classes of pixels, key
-points, depth.
+`Kind` in `peers_views.py` says what they must know of one: the study's mask and contour, classes of pixels,
+key points, depth.
 
 Each is used by its public functions alone, in one of these ways, said in its name:
 
 - *pixels*: the head becomes class logits per pixel, of a single mask `(0, z)`, the target class numbers; the
-  library's own cross-entropy or margin over pixels is what it climbs. adv-lib's `alma_prox` divides by a third
-  logit, so of two classes it is given one that never wins, `min(0, z) - 1`.
+  library's own cross-entropy or margin over pixels is what it climbs. adv-lib's `alma_prox` divides by a
+  third logit, so of two classes it is given one that never wins, `min(0, z) - 1`.
 - *own loss*: the library lets a user put in a loss: foolbox by overriding `get_loss_fn`, ART by its
   estimator.
 - *damaged?*: the network becomes a classifier of whole images with logits `(0, J(x) - J(clean))`, which is

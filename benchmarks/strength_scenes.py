@@ -6,7 +6,7 @@ table is of a third. No digit and no photograph is in two of them.
 
 - *segmentation*: four digits on a piece of a photograph; of each pixel the digit, or none.
 - *points*: one digit on a piece of a photograph; its highest and its lowest point.
-- *depth*: a piece of a photograph, seen by two eyes; the disparity of each pixel, which goes as one over depth.
+- *depth*: a piece of a photograph, seen by two eyes; of each pixel the disparity, which is one over depth.
 
 The networks are a small U-Net, convolutions with a layer of points, and a cost volume with a soft arg min.
 """
@@ -67,7 +67,9 @@ def segmentation(part: str) -> tuple[Tensor, Tensor]:
     for image, classes in zip(x[:, 0], y, strict=True):
         for corner in range(4):
             which = int(torch.randint(len(drawn), (), generator=chance))
-            top, left = (torch.randint(3, (2,), generator=chance) + 14 * torch.tensor(divmod(corner, 2))).tolist()
+            top, left = (
+                torch.randint(3, (2,), generator=chance) + 14 * torch.tensor(divmod(corner, 2))
+            ).tolist()
             put(image, drawn[which, 0], top, left)
             classes[top : top + 12, left : left + 12][drawn[which, 0] > 0.4] = digit[which] + 1
     return x, y
@@ -92,7 +94,7 @@ def put(image: Tensor, digit: Tensor, top: int, left: int) -> None:
 
 
 def stereo(part: str) -> tuple[Tensor, Tensor]:
-    """Two views, `(N, 2, SIDE, SIDE)`, and the disparity of each pixel of the second; 0 where it is unknown."""
+    """Two views, `(N, 2, SIDE, SIDE)`, and the disparity of the second's pixels; 0 where it is unknown."""
     disparity = interpolate(2.5 + smooth(part, 1), (SIDE, SIDE), mode="bilinear").clamp(0.5, 5)
     known = torch.zeros_like(disparity)
     known[..., 2:-2, 2:-5] = 1  # what the first view does not see has no match
@@ -110,8 +112,8 @@ class Pyramid(nn.Module):
         self.first = nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU())
         self.middle = self.lower(width, 2 * width)
         self.lowest = self.lower(2 * width, 4 * width)
-        self.up = nn.Sequential(nn.Conv2d(6 * width, 2 * width, 3, padding=1), nn.ReLU())
-        self.last = nn.Conv2d(3 * width, outputs, 3, padding=1)
+        self.up = nn.Sequential(nn.Conv2d(6 * width, 2 * width, 1), nn.ReLU())
+        self.last = nn.Conv2d(3 * width, outputs, 1)
 
     @staticmethod
     def lower(before: int, after: int) -> nn.Module:
@@ -200,7 +202,7 @@ class Scene:
     steps: int
 
     def net(self, weights: Path) -> nn.Module:
-        """The network, which returns its head by name: with weights from a file, or trained and saved there."""
+        """The network, which returns its head by name; its weights are of a file, or trained and saved."""
         if weights.exists():
             net = self.model()
             net.load_state_dict(torch.load(weights, weights_only=True))
@@ -223,8 +225,8 @@ class Named(nn.Module):
         super().__init__()
         self.net, self.key = net, key
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {self.key: self.net(x)}
+    def forward(self, x: Tensor, heads: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+        return {self.key: self.net(x)} if heads is None or self.key in heads else {}
 
 
 def known_error(output: Tensor, target: Tensor) -> Tensor:
@@ -241,7 +243,7 @@ SCENES = {
     "segmentation": Scene(
         CLASSES, segmentation, partial(Pyramid, 1, 11), cross_entropy,
         {name: masks(metric=name, activation="softmax") for name in ("dice", "iou")},
-        partial(J_IND_seg, activation="softmax"), partial(pixel_entropy, activation="softmax"), 700,
+        partial(J_IND_seg, activation="softmax"), partial(pixel_entropy, activation="softmax"), 800,
     ),
     "points": Scene(
         POINTS, key_points, regressor, lambda output, y: point_error(output, y).mean(),
