@@ -4,7 +4,7 @@ Their images are made of digits that scikit-learn ships and photographs that sci
 parts of `heads.py`: the networks are trained on one, the attacks' settings were chosen on another, and the
 table is of a third. No digit and no photograph is in two of them.
 
-- *segmentation*: four digits on a piece of a photograph; of each pixel the digit, or none.
+- *segmentation*: two digits on a piece of a photograph; of each pixel the digit, or none.
 - *points*: one digit on a piece of a photograph; its highest and its lowest point.
 - *depth*: a piece of a photograph, seen by two eyes; of each pixel the disparity, which is one over depth.
 
@@ -31,7 +31,7 @@ from advreg.metrics import abs_rel
 from advreg.objectives import cross_entropy as pixel_entropy
 from advreg.tasks import Task, maps, masks, points
 
-SIDE, IMAGES = 28, 32
+SIDE, LOW, IMAGES = 28, 16, 32
 PHOTOGRAPHS = {
     "training": ("camera", "brick", "coins", "moon"),
     "chosen": ("grass", "cell"),
@@ -61,15 +61,15 @@ def randomness(part: str) -> tuple[torch.Generator, int]:
 
 
 def segmentation(part: str) -> tuple[Tensor, Tensor]:
-    """Four digits of 12 x 12 on a photograph, and the classes of pixels, 0 where there is no digit."""
+    """Two digits of 12 x 12 on a photograph, `(N, 1, LOW, SIDE)`, and the classes of pixels, 0 for none."""
     (chance, count), (drawn, digit) = randomness(part), digits(part, 12)
-    x, y = backgrounds(part, count, chance), torch.zeros(count, SIDE, SIDE, dtype=torch.long)
+    x = backgrounds(part, count, chance)[:, :, :LOW].clone()
+    y = torch.zeros(count, LOW, SIDE, dtype=torch.long)
     for image, classes in zip(x[:, 0], y, strict=True):
-        for corner in range(4):
+        for half in range(2):
             which = int(torch.randint(len(drawn), (), generator=chance))
-            top, left = (
-                torch.randint(3, (2,), generator=chance) + 14 * torch.tensor(divmod(corner, 2))
-            ).tolist()
+            top, left = torch.randint(3, (2,), generator=chance).tolist()
+            left += 14 * half
             put(image, drawn[which, 0], top, left)
             classes[top : top + 12, left : left + 12][drawn[which, 0] > 0.4] = digit[which] + 1
     return x, y
@@ -94,8 +94,8 @@ def put(image: Tensor, digit: Tensor, top: int, left: int) -> None:
 
 
 def stereo(part: str) -> tuple[Tensor, Tensor]:
-    """Two views, `(N, 2, SIDE, SIDE)`, and the disparity of the second's pixels; 0 where it is unknown."""
-    disparity = interpolate(2.5 + smooth(part, 1), (SIDE, SIDE), mode="bilinear").clamp(0.5, 5)
+    """Two views, `(N, 2, 20, 20)`, and the disparity of the second's pixels; 0 where it is unknown."""
+    disparity = interpolate(2.5 + smooth(part, 1), (20, 20), mode="bilinear").clamp(0.5, 5)
     known = torch.zeros_like(disparity)
     known[..., 2:-2, 2:-5] = 1  # what the first view does not see has no match
     return pairs(part, torch.cat([disparity, 0 * disparity], 1)), (known * disparity)[:, 0]
@@ -112,7 +112,7 @@ class Pyramid(nn.Module):
         self.first = nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU())
         self.middle = self.lower(width, 2 * width)
         self.lowest = self.lower(2 * width, 4 * width)
-        self.up = nn.Sequential(nn.Conv2d(6 * width, 2 * width, 1), nn.ReLU())
+        self.up = nn.Sequential(nn.Conv2d(6 * width, 2 * width, 3, padding=1), nn.ReLU())
         self.last = nn.Conv2d(3 * width, outputs, 1)
 
     @staticmethod
@@ -157,7 +157,7 @@ class Matching(nn.Module):
         arXiv:1703.04309.
     """
 
-    def __init__(self, most: int = 5, width: int = 10) -> None:
+    def __init__(self, most: int = 5, width: int = 8) -> None:
         super().__init__()
         self.most = most
         self.cost = nn.Sequential(
@@ -243,7 +243,7 @@ SCENES = {
     "segmentation": Scene(
         CLASSES, segmentation, partial(Pyramid, 1, 11), cross_entropy,
         {name: masks(metric=name, activation="softmax") for name in ("dice", "iou")},
-        partial(J_IND_seg, activation="softmax"), partial(pixel_entropy, activation="softmax"), 800,
+        partial(J_IND_seg, activation="softmax"), partial(pixel_entropy, activation="softmax"), 900,
     ),
     "points": Scene(
         POINTS, key_points, regressor, lambda output, y: point_error(output, y).mean(),
