@@ -193,12 +193,12 @@ def _foolbox(kinds: Sequence[Kind]) -> list[Peer]:
 class _Flat(nn.Module):
     """A loss as ART's regressor calls it: predictions flattened, labels not."""
 
-    def __init__(self, loss: Callable) -> None:
+    def __init__(self, loss: Callable, shape: torch.Size) -> None:
         super().__init__()
-        self.loss, self.reduction = loss, "sum"
+        self.loss, self.shape, self.reduction = loss, shape, "sum"
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return self.loss(output.reshape(target.shape), target).sum()
+        return self.loss(output.reshape(len(target), *self.shape), target).sum()
 
 
 def _art(kinds: Sequence[Kind]) -> list[Peer]:
@@ -222,7 +222,9 @@ def _art(kinds: Sequence[Kind]) -> list[Peer]:
         }  # fmt: skip
 
     def regressor(size, head, loss, net, x, y, radius, passes):
-        estimator = PyTorchRegressor(Head(net, head), _Flat(loss), **options(x))
+        with torch.no_grad():
+            shape = Head(net, head)(x[:1]).shape[1:]
+        estimator = PyTorchRegressor(Head(net, head), _Flat(loss, shape), **options(x))
         step = size(radius, passes)
         return generated(ProjectedGradientDescent(estimator, **common(x, radius, step, passes)), x, y[head])
 

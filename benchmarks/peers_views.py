@@ -20,7 +20,7 @@ def pixel_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 
 def class_entropy(output: Tensor, target: Tensor) -> Tensor:
-    return F.cross_entropy(output, target, reduction="none").flatten(1).mean(1)
+    return F.cross_entropy(output, target.long(), reduction="none").flatten(1).mean(1)
 
 
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
