@@ -52,6 +52,7 @@ strength: .venv/bench  ## damage per forward pass, ours and peers', on two train
 		--models P10_std --models P10_adv_rs --no-report
 	$(BIN)/python benchmarks/agreement.py --study results/small-spider
 	$(BIN)/python benchmarks/strength.py --study results/small-spider
+	$(BIN)/python benchmarks/strength.py --scenes segmentation points depth --passes 20 100 --radii 0.02 0.05
 
 clean:  ## remove what the targets made
 	rm -rf .venv docs/_build results .pytest_cache .mypy_cache .ruff_cache

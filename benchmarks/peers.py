@@ -1,10 +1,13 @@
-"""Attacks of other libraries, bent to a network that returns `{"contour": (B, K, 2), "mask": (B, 1, H, W)}`.
+"""Attacks of other libraries, bent to a head of a network that returns a dict, whatever the head is for.
+
+`Kind` in `peers_views.py` says what they must know of one: the study's mask and contour, classes of pixels,
+key points, depth.
 
 Each is used by its public functions alone, in one of these ways, said in its name:
 
-- *pixels*: the head becomes class logits per pixel, `(0, z)`, the target class numbers; the library's own
-  cross-entropy or margin over pixels is what it climbs. adv-lib's `alma_prox` divides by a third logit, so
-  it is given one that never wins, `min(0, z) - 1`.
+- *pixels*: the head becomes class logits per pixel, of a single mask `(0, z)`, the target class numbers; the
+  library's own cross-entropy or margin over pixels is what it climbs. adv-lib's `alma_prox` divides by a
+  third logit, so of two classes it is given one that never wins, `min(0, z) - 1`.
 - *own loss*: the library lets a user put in a loss: foolbox by overriding `get_loss_fn`, ART by its
   estimator.
 - *damaged?*: the network becomes a classifier of whole images with logits `(0, J(x) - J(clean))`, which is
@@ -16,7 +19,7 @@ Step sizes are the library's default, scaled to the radius where the default bel
 2/255 at 8/255, ART 0.1 at 0.3), and `2.5 radius / steps`, the usual advice. `steps` is such that the passes
 allowed are used. Where a library returns the best point that it met, it is asked to. Attacks of minimal
 norm know no radius: what they return is clamped into the ball. They aim at 99 % of the pixels of the image,
-their default, or of the disc, by `masks=`.
+their default, or of the structure, by `masks=`.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
-from peers_views import LOSSES, Damaged, Head, Pixels, seeded
+from peers_views import STUDY, Damaged, Head, Kind, Pixels, seeded
 from torch import Tensor, nn
 
 LIBRARIES = {
@@ -49,7 +52,7 @@ class Peer:
     Attributes:
         library: A key of `LIBRARIES`.
         name: The attack, how it was bent, its loss and its step size; unique with `library` and `head`.
-        head: "mask" or "contour".
+        head: The key of the head.
         run: `(net, x, y, radius, passes) -> x_adv`, under the library's own randomness.
         minimal: Whether it looks for the smallest perturbation, so that its result must be clamped.
     """
@@ -73,13 +76,13 @@ class Peer:
         return (x + (found - x).clamp(-radius, radius)).clamp(0, 1) if self.minimal else found
 
 
-def peers() -> tuple[list[Peer], dict[str, str]]:
-    """All that can be had here, and for each library that cannot be imported the reason."""
+def peers(kinds: Sequence[Kind] = STUDY) -> tuple[list[Peer], dict[str, str]]:
+    """All that can be had here for such heads, and for each library that cannot be imported the reason."""
     found, missing = [], {}
     for library, make in ((n, globals()[f"_{n.replace('-', '_').lower()}"]) for n in LIBRARIES):
         try:
             version(LIBRARIES[library])
-            found += make()
+            found += make(kinds)
         except (ImportError, PackageNotFoundError) as error:
             missing[library] = f"{type(error).__name__}: {error}"
     return found, missing
@@ -102,8 +105,12 @@ def adv_lib() -> types.ModuleType:
             del sys.modules[name]
 
 
-def _cases() -> Iterator[tuple[str, str, Callable]]:
-    return ((head, name, loss) for head, losses in LOSSES.items() for name, loss in losses.items())
+def _cases(kinds: Sequence[Kind]) -> Iterator[tuple[str, str, Callable]]:
+    return ((kind.key, name, loss) for kind in kinds for name, loss in kind.losses.items())
+
+
+def _of_pixels(kinds: Sequence[Kind]) -> list[Kind]:
+    return [kind for kind in kinds if kind.logits is not None]
 
 
 def _sizes(default: float) -> Iterator[tuple[str, Callable[[float, int], float]]]:
@@ -117,12 +124,12 @@ def _right(x: Tensor) -> Tensor:
     return torch.zeros(len(x), dtype=torch.long, device=x.device)
 
 
-def _torchattacks() -> list[Peer]:
+def _torchattacks(kinds: Sequence[Kind]) -> list[Peer]:
     import torchattacks  # noqa: PLC0415 - optional
 
-    def pixels(attack, size, net, x, y, radius, passes):
-        run = attack(Pixels(net), eps=radius, alpha=size(radius, passes), steps=passes)
-        return run(x, y["mask"][:, 0].long())
+    def pixels(attack, size, kind, net, x, y, radius, passes):
+        run = attack(Pixels(net, kind), eps=radius, alpha=size(radius, passes), steps=passes)
+        return run(x, kind.labels(y[kind.key]))
 
     def damaged(attack, size, head, loss, net, x, y, radius, passes):
         view = Damaged(net, head, loss, x, y)
@@ -136,18 +143,21 @@ def _torchattacks() -> list[Peer]:
     for name, attack in (("PGD", torchattacks.PGD), ("MI-FGSM", torchattacks.MIFGSM)):
         for step, size in _sizes(0.25):
             text = f"{name}, pixels, cross-entropy, {step}"
-            found.append(Peer("torchattacks", text, "mask", partial(pixels, attack, size)))
-            for head, what, loss in _cases():
+            found += [
+                Peer("torchattacks", text, kind.key, partial(pixels, attack, size, kind))
+                for kind in _of_pixels(kinds)
+            ]
+            for head, what, loss in _cases(kinds):
                 text = f"{name}, damaged?, {what}, {step}"
                 if what != "cross-entropy":  # which it knows by itself
                     found.append(Peer("torchattacks", text, head, partial(damaged, attack, size, head, loss)))
     return found + [
         Peer("torchattacks", f"APGD, damaged?, {what}", head, partial(apgd, head, loss))
-        for head, what, loss in _cases()
+        for head, what, loss in _cases(kinds)
     ]
 
 
-def _foolbox() -> list[Peer]:
+def _foolbox(kinds: Sequence[Kind]) -> list[Peer]:
     import eagerpy  # noqa: PLC0415 - optional
     import foolbox  # noqa: PLC0415 - as above
     from foolbox import attacks  # noqa: PLC0415 - as above
@@ -167,7 +177,7 @@ def _foolbox() -> list[Peer]:
         ("PGD", attacks.LinfProjectedGradientDescentAttack, 0.01 / 0.3),
         ("Adam-PGD", attacks.LinfAdamProjectedGradientDescentAttack, 0.025),
     ):
-        for head, what, loss in _cases():
+        for head, what, loss in _cases(kinds):
             made += [
                 Peer(
                     "foolbox",
@@ -183,15 +193,15 @@ def _foolbox() -> list[Peer]:
 class _Flat(nn.Module):
     """A loss as ART's regressor calls it: predictions flattened, labels not."""
 
-    def __init__(self, loss: Callable) -> None:
+    def __init__(self, loss: Callable, shape: torch.Size) -> None:
         super().__init__()
-        self.loss, self.reduction = loss, "sum"
+        self.loss, self.shape, self.reduction = loss, shape, "sum"
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return self.loss(output.reshape(target.shape), target).sum()
+        return self.loss(output.reshape(len(target), *self.shape), target).sum()
 
 
-def _art() -> list[Peer]:
+def _art(kinds: Sequence[Kind]) -> list[Peer]:
     from art.attacks.evasion import (  # noqa: PLC0415 - optional
         AutoProjectedGradientDescent,
         ProjectedGradientDescent,
@@ -212,7 +222,9 @@ def _art() -> list[Peer]:
         }  # fmt: skip
 
     def regressor(size, head, loss, net, x, y, radius, passes):
-        estimator = PyTorchRegressor(Head(net, head), _Flat(loss), **options(x))
+        with torch.no_grad():
+            shape = Head(net, head)(x[:1]).shape[1:]
+        estimator = PyTorchRegressor(Head(net, head), _Flat(loss, shape), **options(x))
         step = size(radius, passes)
         return generated(ProjectedGradientDescent(estimator, **common(x, radius, step, passes)), x, y[head])
 
@@ -229,7 +241,7 @@ def _art() -> list[Peer]:
         return generated(AutoProjectedGradientDescent(estimator, nb_random_init=1, **made), x, _right(x))
 
     found = []
-    for head, what, loss in _cases():
+    for head, what, loss in _cases(kinds):
         for step, size in _sizes(1 / 3):
             text = f"PGD, own loss, {what}, {step}"
             found.append(Peer("ART", text, head, partial(regressor, size, head, loss)))
@@ -241,7 +253,7 @@ def _art() -> list[Peer]:
     return found
 
 
-def _adv_lib() -> list[Peer]:
+def _adv_lib(kinds: Sequence[Kind]) -> list[Peer]:
     attacks = adv_lib()
     dense = attacks.segmentation
 
@@ -253,17 +265,17 @@ def _adv_lib() -> list[Peer]:
         view = Damaged(net, head, loss, x, y)
         return attacks.apgd(view, x, _right(x), radius, float("inf"), n_iter=passes - 1, loss_function="ce")
 
-    def minimal(attack, budget, disc_only, options, net, x, y, radius, passes):  # noqa: ARG001 - no radius
-        mask = y["mask"][:, 0]
-        made = {budget: passes, "masks": mask > 0.5 if disc_only else None, **options}
+    def minimal(attack, budget, kind, part, options, net, x, y, radius, passes):  # noqa: ARG001 - no radius
+        labels = kind.labels(y[kind.key])
+        made = {budget: passes, "masks": labels > 0 if part else None, **options}
         alma = attack is dense.alma_prox
-        if alma and disc_only:  # it fails where 1 % of a disc is no pixel
+        if alma and part:  # it fails where 1 % of a structure is no pixel
             made["constraint_masking"] = False
         with torch.compiler.set_stance("force_eager"):  # its proximal step; the numbers are the same
-            return attack(Pixels(net, third=alma), x, mask.long(), **made)
+            return attack(Pixels(net, kind, third=alma), x, labels, **made)
 
     found = []
-    for head, what, loss in _cases():
+    for head, what, loss in _cases(kinds):
         for step, size in _sizes(0.01 / 0.3):
             text = f"pgd_linf, damaged?, {what}, {step}"
             found.append(Peer("adv-lib", text, head, partial(pgd, size, head, loss)))
@@ -276,7 +288,9 @@ def _adv_lib() -> list[Peer]:
         ("pdpgd", dense.pdpgd, "num_steps", {"norm": float("inf")}),
         ("pdgd", dense.pdgd, "num_steps", {}),
     ):
-        for which, disc_only in (("all pixels (default)", False), ("pixels of the disc", True)):
-            run = partial(minimal, attack, budget, disc_only, options)
-            found.append(Peer("adv-lib", f"{name}, minimal norm, {which}", "mask", run, minimal=True))
+        for kind in _of_pixels(kinds):
+            for which, part in (("all pixels (default)", False), (f"pixels of {kind.structure}", True)):
+                run = partial(minimal, attack, budget, kind, part, options)
+                text = f"{name}, minimal norm, {which}"
+                found.append(Peer("adv-lib", text, kind.key, run, minimal=True))
     return found

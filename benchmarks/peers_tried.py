@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from peers import LIBRARIES, adv_lib
-from peers_views import Counting, Damaged, Head, Pixels, seeded
+from peers_views import STUDY, Counting, Damaged, Head, Pixels, seeded
 from torch import Tensor, nn
 
 from advreg import Keys, Threat, dice, linf, point_error
@@ -89,7 +89,7 @@ def tried(net: nn.Module, x: Tensor, y: dict[str, Tensor], radius: float) -> lis
     forms = (
         ("the dict", "mask", lambda: net, numbers),
         ("mask, one logit", "mask", lambda: Head(net, "mask"), y["mask"]),
-        ("mask, logits (0, z) per pixel", "mask", lambda: Pixels(net), numbers),
+        ("mask, logits (0, z) per pixel", "mask", lambda: Pixels(net, STUDY[0]), numbers),
         ("contour", "contour", lambda: Head(net, "contour"), y["contour"]),
         ("contour, flattened", "contour", lambda: nn.Sequential(Head(net, "contour"), nn.Flatten()),
          y["contour"].flatten(1)),

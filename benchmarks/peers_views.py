@@ -1,9 +1,11 @@
-"""A network with a contour and a mask, as other libraries can take it; and its passes, counted."""
+"""Heads of a network, as other libraries can take them; and its passes, counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,14 +19,72 @@ def pixel_entropy(output: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(output, target, reduction="none").flatten(1).mean(1)
 
 
+def class_entropy(output: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(output, target.long(), reduction="none").flatten(1).mean(1)
+
+
 def squared_error(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).square().flatten(1).mean(1)
 
 
-LOSSES = {
-    "mask": {"cross-entropy": pixel_entropy, "Dice": J_IND_seg},
-    "contour": {"squared error": squared_error},
-}
+def distance(output: Tensor, target: Tensor) -> Tensor:
+    return (output - target).norm(dim=-1).flatten(1).mean(1)
+
+
+def known_squares(output: Tensor, target: Tensor) -> Tensor:
+    """Squared error where the target is above 0; the root mean square error has its direction."""
+    return squared_error(torch.where(target > 0, output, target), target)
+
+
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """Error over the target where that is above 0."""
+    known = target > 0
+    return torch.where(known, (output - target).abs() / torch.where(known, target, 1), 0).flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A head, as far as peers must know it.
+
+    Attributes:
+        key: Of the head in the output, and of its target.
+        losses: What peers climb that can be given a loss, by name.
+        logits: From the head to class logits of pixels, `(B, C, H, W)`; None where it has no classes.
+        labels: From the target to the classes of pixels, `(B, H, W)`.
+        structure: What pixels of a class other than 0 are called; an attack of minimal norm may aim at them.
+    """
+
+    key: str
+    losses: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
+    logits: Callable[[Tensor], Tensor] | None = None
+    labels: Callable[[Tensor], Tensor] | None = None
+    structure: str = ""
+
+
+def two_classes(z: Tensor) -> Tensor:
+    """One logit of a pixel, `(B, 1, H, W)`, as the logits of two classes, `(0, z)`."""
+    return torch.cat([torch.zeros_like(z), z], dim=1)
+
+
+STUDY = (
+    Kind(
+        "mask",
+        {"cross-entropy": pixel_entropy, "Dice": J_IND_seg},
+        two_classes,
+        lambda mask: mask[:, 0].long(),
+        "the disc",
+    ),
+    Kind("contour", {"squared error": squared_error}),
+)
+CLASSES = Kind(
+    "classes",
+    {"cross-entropy": class_entropy, "Dice": partial(J_IND_seg, activation="softmax")},
+    lambda z: z,
+    lambda classes: classes,
+    "structures",
+)
+POINTS = Kind("points", {"squared error": squared_error, "distance": distance})
+DEPTH = Kind("depth", {"squared error": known_squares, "relative error": relative_error})
 
 
 class Counting(nn.Module):
@@ -65,16 +125,17 @@ class Head(nn.Module):
 
 
 class Pixels(nn.Module):
-    """The mask as class logits per pixel, `(B, 2, H, W)`; with `third`, and one class that never wins."""
+    """A head as class logits per pixel, `(B, C, H, W)`; with `third`, three or more: the third never wins."""
 
-    def __init__(self, net: nn.Module, *, third: bool = False) -> None:
+    def __init__(self, net: nn.Module, kind: Kind, *, third: bool = False) -> None:
         super().__init__()
-        self.net, self.third = net, third
+        assert kind.logits is not None
+        self.head, self.logits, self.third = Head(net, kind.key), kind.logits, third
 
     def forward(self, x: Tensor) -> Tensor:
-        z = self.net(x)["mask"]
-        rest = [z.clamp(max=0) - 1] if self.third else []
-        return torch.cat([torch.zeros_like(z), z, *rest], dim=1)
+        z = self.logits(self.head(x))
+        lacks = self.third and z.shape[1] == 2
+        return torch.cat([z, z.amin(1, keepdim=True) - 1], dim=1) if lacks else z
 
 
 class Damaged(nn.Module):

@@ -1,13 +1,17 @@
 """How much damage an attack does with the passes it is allowed: this library, the paper's attack, and peers.
 
-The study's test discs, models and metrics; Linf balls. A pass is one forward pass and one gradient of the
-input, per example, counted by a wrapper around the network: `pgd_attack(steps=N)` takes N, and so do the
-peers, whose `steps` are chosen for it. Forward passes without a gradient (`pgd_attack` takes two) are
-counted apart. What an attack returns is measured by the network itself, with the study's metrics: hard Dice
-of the mask; point error in pixels and Dice of the contour.
+The study's test discs, models and metrics, or with `--scenes` those of `strength_scenes.py`; Linf balls. A
+pass is one forward pass and one gradient of the input, per example, counted by a wrapper around the network:
+`pgd_attack(steps=N)` takes N, and so do the peers, whose `steps` are chosen for it. Forward passes without a
+gradient (`pgd_attack` takes two) are counted apart. What an attack returns is measured by the network itself,
+with the study's metrics, hard Dice of the mask, point error and Dice of the contour, or with the scene's.
 
     python benchmarks/strength.py --study results/small-spider [--models P10_std P10_adv_rs]
         [--passes 20 100 500] [--radii 0.01 0.03 0.07] [--part all|ours|peers|table] [--methods 'foolbox*']
+    python benchmarks/strength.py --scenes segmentation points depth --passes 20 100 --radii 0.02 0.05
+        [--images chosen]
+
+With `--images chosen` a scene's images are those on which the settings of attacks were chosen.
 
 Each cell (model, head, radius, passes, method) is one JSON file in `--work`, written whole. Processes that
 run at once share the cells; one that is killed leaves its cell to the others. Delete the cells of a method
@@ -26,7 +30,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,11 @@ import torch
 from filelock import FileLock, Timeout
 from peers_tried import tried
 from peers_views import Counting
-from strength_methods import Entry, entries
-from torch import Tensor, nn
-from trained import Heads, Study, measured, read
+from speed_table import processor
+from strength_methods import Entry
+from strength_scenes import SCENES
+from strength_subjects import Contest, Subject, of_scenes, of_study
+from trained import Study, read
 
 from advreg import Threat, __version__, linf
 from advreg.evaluation import written_whole
@@ -58,9 +63,10 @@ class Cell:
         return work / self.model / f"{entry.head}_{self.radius:g}_{self.passes}" / f"{text[:60]}_{short}.json"
 
 
-def run(cell: Cell, net: nn.Module, x: Tensor, y: Heads, seed: int) -> dict[str, Any]:
+def run(cell: Cell, subject: Subject, seed: int) -> dict[str, Any]:
     """Attack, count, check and measure. What a peer raises is its result."""
-    counting, entry = Counting(net), cell.entry
+    net, x, y, entry = subject.net, subject.x, subject.y, cell.entry
+    counting = Counting(net)
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -74,7 +80,7 @@ def run(cell: Cell, net: nn.Module, x: Tensor, y: Heads, seed: int) -> dict[str,
     seconds = time.perf_counter() - start
     excess = torch.maximum((found - x).abs() - cell.radius, torch.maximum(-found, found - 1))
     return {
-        "values": measured(net, found, y, entry.head),
+        "values": subject.measured(net, found, y, entry.head),
         "passes": round(counting.gradients / len(x), 3),
         "forwards": round((counting.forwards - counting.gradients) / len(x), 3),
         "seconds": round(seconds, 3),
@@ -99,20 +105,12 @@ def held(path: Path) -> Iterator[bool]:
         lock.release()
 
 
-@cache
-def digest(path: Path) -> str:
-    """A file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def identity(cell: Cell, study: Study, seed: int) -> dict[str, Any]:
+def identity(cell: Cell, subject: Subject, seed: int) -> dict[str, Any]:
     """What decides a cell's numbers, but for the code of its method."""
     entry = cell.entry
     return {
         "model": cell.model,
-        "weights": digest(study.weights(cell.model)),
-        "data": study.data.manifest["arrays"],
+        **subject.known,
         "head": entry.head,
         "radius": cell.radius,
         "passes": cell.passes,
@@ -131,16 +129,15 @@ def save(path: Path, content: Any) -> None:
         file.write(text)
 
 
-def attack_all(cells: list[Cell], study: Study, work: Path, seed: int) -> None:
+def attack_all(cells: list[Cell], contest: Contest, seed: int) -> None:
     """Make the cells that nobody has made or is making."""
-    test, nets = study.data.test, {name: study.net(name) for name in {cell.model for cell in cells}}
-    x, y = test.images, test.target()
     for number, cell in enumerate(cells, 1):
-        path, known = cell.path(work), identity(cell, study, seed)
+        subject = contest.subjects[cell.model]
+        path, known = cell.path(contest.work), identity(cell, subject, seed)
         with held(path) as mine:
             if not mine or read(path).get("identity") == known:
                 continue
-            found = run(cell, nets[cell.model], x, y, seed)
+            found = run(cell, subject, seed)
             save(path, {"identity": known, **found})
         where = f"{cell.model} {cell.entry.head} {cell.radius:g} {cell.passes}"
         means = {name: sum(each) / len(each) for name, each in found.get("values", {}).items()}
@@ -148,18 +145,15 @@ def attack_all(cells: list[Cell], study: Study, work: Path, seed: int) -> None:
         print(f"[{number}/{len(cells)}] {where} {cell.entry.method}: {text}", flush=True)
 
 
-def setting(study: Study, options: argparse.Namespace, missing: dict[str, str], made: list[Entry]) -> str:
+def setting(options: argparse.Namespace, contest: Contest) -> str:
     """With what the numbers were computed."""
-    data = study.data
-    test, arrays = data.test, data.manifest["arrays"]
-    versions = sorted({f"{e.method.split()[0]} {e.version}" for e in made if e.group == "peers"})
-    absent = "".join(f"; not here: {name} ({why})" for name, why in missing.items())
+    versions = sorted({f"{e.method.split()[0]} {e.version}" for e in contest.entries if e.group == "peers"})
+    absent = "".join(f"; not here: {name} ({why})" for name, why in contest.missing.items())
+    name = processor().get("model name", platform.machine())
     return (
         f"`python benchmarks/strength.py {shlex.join(sys.argv[1:])}`\n\n"
         f"advreg {__version__}, torch {torch.__version__}, {', '.join(versions)}{absent}; "
-        f"{platform.machine()}, {options.threads} threads a process; {len(test)} test discs of "
-        f"{len(set(test.patients))} patients, data (SHA-256 of images and contours) "
-        f"{arrays['images'][:16]}, {arrays['contours'][:16]}; seed {options.seed}"
+        f"{name}, {options.threads} threads a process; {contest.data}; seed {options.seed}"
     )
 
 
@@ -178,50 +172,66 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--work", type=Path, default=Path("results/strength"))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "strength")
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), help="in place of the study")
+    parser.add_argument("--images", choices=["chosen", "table"], default="table", help="of scenes")
+    parser.add_argument("--work", type=Path, help="where cells are kept")
+    parser.add_argument("--out", type=Path, help="the table, without its ending")
     options = parser.parse_args()
 
-    study = Study(options.study)
     torch.set_num_threads(options.threads)
-    made, missing = entries()
-    groups = {
-        "all": {"paper", "ours", "peers"},
-        "ours": {"paper", "ours"},
+    if options.scenes:
+        contest = of_scenes(options.scenes, options.images, options.work or Path("results/strength-heads"))
+    else:
+        study, work = Study(options.study), options.work or Path("results/strength")
+        contest = of_study(study, options.models, options.heads, work)
+    wanted = {
+        "all": {"paper", "by hand", "ours", "peers"},
+        "ours": {"paper", "by hand", "ours"},
         "peers": {"peers"},
         "table": set(),
-    }
-    wanted = [
-        entry
-        for entry in made
-        if entry.group in groups[options.part]
-        and entry.head in options.heads
-        and any(fnmatch(entry.method, pattern) for pattern in options.methods)
-    ]
+    }[options.part]
     cells = [
         Cell(model, radius, passes, entry)
         for passes in options.passes  # the cheap ones first
         for radius in options.radii
-        for model in options.models
-        for entry in wanted
+        for model, subject in contest.subjects.items()
+        for entry in contest.entries
+        if entry.group in wanted
+        and entry.head in subject.heads
+        and any(fnmatch(entry.method, pattern) for pattern in options.methods)
     ]
-    attack_all(cells, study, options.work, options.seed)
+    attack_all(cells, contest, options.seed)
+    calls = [] if options.scenes else called(study, contest, options)
+    report(options, contest, calls)
 
-    what_came = options.work / "tried.json"
-    test = study.data.test
-    if options.part in ("all", "peers") and not what_came.exists():
-        save(what_came, tried(study.net(options.models[0]), test.images, test.target(), options.radii[-1]))
-    found = [read(path) for path in sorted(options.work.glob("*/*/*.json"))]
-    calls = json.loads(what_came.read_text(encoding="utf-8")) if what_came.exists() else []
-    text, content = strength_table.tables(found, test.patients, calls)
-    about = setting(study, options, missing, made)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(options.out.with_suffix(".md")) as file:
+
+def called(study: Study, contest: Contest, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What came of calling peers as they are, on the first of the study's models."""
+    path, test = contest.work / "tried.json", study.data.test
+    if options.part in ("all", "peers") and not path.exists():
+        net = contest.subjects[options.models[0]].net
+        save(path, tried(net, test.images, test.target(), options.radii[-1]))
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def report(options: argparse.Namespace, contest: Contest, calls: list[dict[str, Any]]) -> None:
+    """Write the tables of all cells; of images on which settings were chosen, show the summary alone."""
+    found = [read(path) for path in sorted(contest.work.glob("*/*/*.json"))]
+    groups = next(iter(contest.subjects.values())).groups
+    text, content = strength_table.tables(found, groups, calls, contest.groups)
+    print(strength_table.brief(content))
+    if options.scenes and options.images == "chosen" and options.out is None:
+        return
+    name = "strength-heads" if options.scenes else "strength"
+    out, about = options.out or Path(__file__).parent / "results" / name, setting(options, contest)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(out.with_suffix(".md")) as file:
         file.write(f"{about}\n\n{text}")
-    save(options.out.with_suffix(".json"), {"setting": about, **content})
-    with written_whole(options.out.with_suffix(".png"), "wb") as file:
-        strength_plot.plot(content["summary"], file)
-    print(strength_table.brief(content), f"wrote {options.out}.md, .json and .png", sep="\n")
+    save(out.with_suffix(".json"), {"setting": about, **content})
+    if not options.scenes:
+        with written_whole(out.with_suffix(".png"), "wb") as file:
+            strength_plot.plot(content["summary"], file)
+    print(f"wrote {out}.md and .json")
 
 
 if __name__ == "__main__":

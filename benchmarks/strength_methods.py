@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from peers import peers
+from peers_views import STUDY, Kind
+from strength_scenes import Scene
 from torch import Tensor, nn
 
 from advreg import (
@@ -140,8 +143,50 @@ class Entry:
     """`(net, x, y, radius, passes, seed) -> x_adv`."""
 
 
+def fifteen_lines(net, x, y, radius, passes, seed, *, head, objective, task):
+    """An attack written by hand: signs, a cosine, a radius that shrinks, the best iterate by the metric."""
+    worst, value, target = x, torch.full((len(x),), -torch.inf), y[head]
+    chance = torch.Generator().manual_seed(seed)
+    point = x + radius * (2 * torch.rand(x.shape, generator=chance) - 1)
+    for step in range(passes + 1):
+        share = step / passes
+        size = radius * (2.0 if share < 0.3 else 1.5 if share < 0.6 else 1.0)
+        point = (x + (point - x).clamp(-size, size)).clamp(0, 1).requires_grad_(step < passes)
+        output = net(point)[head]
+        if size == radius:
+            damage = task.sign * task.metric(output.detach(), target)
+            better = damage > value
+            worst = torch.where(better.reshape(-1, *[1] * (x.ndim - 1)), point.detach(), worst)
+            value = torch.where(better, damage, value)
+        if step < passes:
+            (slope,) = torch.autograd.grad(objective(output, target).sum(), point)
+            point = point.detach() + size * (1 + math.cos(math.pi * share)) * slope.sign()
+    return worst
+
+
+def scene_entries(scene: Scene) -> list[Entry]:
+    """The paper's attack, that by hand and `auto_attack`, the last two in each metric."""
+    head = scene.kind.key
+    kept = {"objective": scene.paper, "rule": Adamax(0.2), "keep": "last"}
+
+    def paper(net, x, y, radius, passes, seed):
+        return pgd(net, x, y, head, radius, passes, seed, **kept)
+
+    def ours(task, net, x, y, radius, passes, seed):
+        return auto(net, x, y, head, radius, passes, seed, task=task)
+
+    found = [Entry("paper", "paper", head, __version__, paper)]
+    for metric, task in scene.tasks.items():
+        by_hand = partial(fifteen_lines, head=head, objective=scene.plain, task=task)
+        found += [
+            Entry("by hand", f"fifteen lines, {metric}", head, __version__, by_hand),
+            Entry("ours", f"auto_attack, {metric}", head, __version__, partial(ours, task)),
+        ]
+    return found
+
+
 def entries() -> tuple[list[Entry], dict[str, str]]:
-    """Every method, and why libraries are missing."""
+    """Every method on the study's heads, and why libraries are missing."""
 
     def ours(method: Method, head: str) -> Callable:
         return lambda net, x, y, radius, passes, seed: method(net, x, y, head, radius, passes, seed)
@@ -151,6 +196,11 @@ def entries() -> tuple[list[Entry], dict[str, str]]:
         for head in PAPER
         for name, method in methods(head).items()
     ]
-    others, missing = peers()
-    found += [Entry("peers", f"{p.library} {p.name}", p.head, p.version, p.attack) for p in others]
-    return found, missing
+    others, missing = theirs(STUDY)
+    return found + others, missing
+
+
+def theirs(kinds: Sequence[Kind]) -> tuple[list[Entry], dict[str, str]]:
+    """The peers on such heads, and why libraries are missing."""
+    found, missing = peers(kinds)
+    return [Entry("peers", f"{p.library} {p.name}", p.head, p.version, p.attack) for p in found], missing

@@ -10,23 +10,27 @@ import numpy as np
 
 from advreg.evaluation import Interval, bootstrap
 
-STRONGER = {"dice": -1, "point_error": 1, "contour_dice": -1}
+STRONGER = {"dice": -1, "iou": -1, "point_error": 1, "contour_dice": -1, "abs_rel": 1, "rmse": 1}
 """The sign with which a metric grows as the damage does."""
 
 NAMES = {
     "dice": "Hard Dice of the mask (lower is stronger)",
-    "point_error": "Point error of the contour in pixels (higher is stronger)",
+    "iou": "IoU of the mask (lower is stronger)",
+    "point_error": "Point error in pixels (higher is stronger)",
     "contour_dice": "Dice of the contour (lower is stronger)",
+    "abs_rel": "Absolute relative error of disparity (higher is stronger)",
+    "rmse": "Root mean square error of disparity in pixels (higher is stronger)",
 }
-GROUPS = ("paper", "ours", "peers")
+GROUPS = ("paper", "by hand", "ours", "peers")
 FIFTH = 5  # "as much with a fifth of the passes"
 
 ABOUT = """\
-Means over examples, in brackets 95 % bootstrap intervals that resample patients whole; of {patients}
-patients, so they are the least that the uncertainty may be. Columns are radius and passes. "ours" is
-`auto_attack` where it ran, otherwise the best of ours in that setting in hindsight, as the best peer is.
-"over" is how much more damage ours does, in the metric's unit, disc by disc: positive is stronger. How a
-peer was bent to the network, "pixels", "own loss" or "damaged?", and its settings are explained in
+Means over examples, in brackets 95 % bootstrap intervals that resample {groups}.
+Columns are radius and passes. "ours" is `auto_attack` where it ran, otherwise the best of ours in that
+setting in hindsight, as the best peer is; "fifteen lines" are signs of the gradient of cross-entropy or
+distance with a cosine's sizes, in a radius that shrinks from 2 to 1.5 to 1, the best iterate kept. "over" is
+how much more damage ours does, in the metric's unit, image by image: positive is stronger. How a peer was
+bent to the network, "pixels", "own loss" or "damaged?", and its settings are explained in
 `benchmarks/peers.py`."""
 
 GAP = """\
@@ -39,7 +43,7 @@ Place = tuple[str, str, float, int]  # metric, model, radius, passes
 
 
 def tables(
-    cells: Iterable[Cell], patients: Sequence[str], calls: Sequence[dict[str, Any]]
+    cells: Iterable[Cell], patients: Sequence[str], calls: Sequence[dict[str, Any]], groups: str
 ) -> tuple[str, dict[str, Any]]:
     """All of it, as markdown and for JSON.
 
@@ -47,6 +51,7 @@ def tables(
         cells: What `strength.py` wrote; a cell that holds an error has no values.
         patients: Of each example, for the bootstrap.
         calls: What came of calling peers as they are; see `peers_tried`.
+        groups: What is resampled, in words.
     """
     cells = list(cells)
     good = [cell for cell in cells if "values" in cell]
@@ -74,7 +79,7 @@ def tables(
         ],
         "tried": list(calls),
     }
-    return _markdown(content, len(set(patients))), content
+    return _markdown(content, groups), content
 
 
 def brief(content: dict[str, Any]) -> str:
@@ -116,8 +121,9 @@ def _strongest(metric: str, found: dict[tuple[str, str], Any], group: str) -> st
 
 def _ours(metric: str, found: dict[tuple[str, str], Any]) -> str | None:
     """`auto_attack` on that metric where it ran; otherwise the best of ours in hindsight."""
-    name = "auto_attack, outlines" if metric == "contour_dice" else "auto_attack"
-    return name if ("ours", name) in found else _strongest(metric, found, "ours")
+    names = ("auto_attack, outlines" if metric == "contour_dice" else "auto_attack", f"auto_attack, {metric}")
+    name = next((name for name in names if ("ours", name) in found), None)
+    return name or _strongest(metric, found, "ours")
 
 
 def _difference(metric: str, a: Any, b: Any, patients: Sequence[str]) -> Interval:
@@ -129,13 +135,15 @@ def _summary(place: Place, found: dict[tuple[str, str], Any], patients: Sequence
     metric = place[0]
     peer, ours = _strongest(metric, found, "peers"), _ours(metric, found)
     row: dict[str, Any] = dict(zip(("metric", "model", "radius", "passes"), place, strict=True))
-    for key, group, name in (("paper", "paper", "paper"), ("peer", "peers", peer), ("ours", "ours", ours)):
+    hand = f"fifteen lines, {metric}"
+    others = (("paper", "paper", "paper"), ("hand", "by hand", hand), ("peer", "peers", peer))
+    for key, group, name in (*others, ("ours", "ours", ours)):
         each = found.get((group, name or ""))
         row[key] = None if each is None else {"method": name, "mean": float(each.mean())}
-    for key, group, name in (("over_paper", "paper", "paper"), ("over_peer", "peers", peer)):
+    for key, group, name in others:
         other, mine = found.get((group, name or "")), found.get(("ours", ours or ""))
         both = mine is not None and other is not None
-        row[key] = _difference(metric, mine, other, patients)._asdict() if both else None
+        row[f"over_{key}"] = _difference(metric, mine, other, patients)._asdict() if both else None
     return row
 
 
@@ -189,22 +197,28 @@ def _named(found: dict[str, Any] | None) -> str:
 
 
 def _summary_lines(summary: list[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| metric | model | radius | passes | paper | best peer | ours | over paper | over best peer |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    hand = any(row["hand"] for row in summary)
+    others = ("paper", "hand", "peer") if hand else ("paper", "peer")
+    names = {"paper": "paper", "hand": "fifteen lines", "peer": "best peer"}
+    title = [names[key] for key in others] + ["ours"] + [f"over {names[key]}" for key in others]
+    lines = [f"| metric | model | radius | passes | {' | '.join(title)} |", "|---" * (4 + len(title)) + "|"]
     for row in summary:
-        paper = "" if row["paper"] is None else f"{row['paper']['mean']:.3f}"
-        cells = [row["metric"], row["model"], f"{row['radius']:g}", str(row["passes"]), paper]
-        cells += [_named(row["peer"]), _named(row["ours"])]
-        lines.append(f"| {' | '.join([*cells, _between(row['over_paper']), _between(row['over_peer'])])} |")
+        cells = [row["metric"], row["model"], f"{row['radius']:g}", str(row["passes"])]
+        for key in (*others, "ours"):
+            alone = "" if row[key] is None else f"{row[key]['mean']:.3f}"
+            cells.append(_named(row[key]) if key in ("peer", "ours") else alone)
+        lines.append(f"| {' | '.join([*cells, *(_between(row[f'over_{key}']) for key in others)])} |")
     return lines
 
 
 def _ahead(summary: list[dict[str, Any]]) -> list[str]:
     """In how many cells ours is ahead; surely, where the interval leaves out zero."""
     lines = []
-    for other, name in (("over_paper", "the paper's attack"), ("over_peer", "the best peer")):
+    for other, name in (
+        ("over_paper", "the paper's attack"),
+        ("over_hand", "the fifteen lines"),
+        ("over_peer", "the best peer"),
+    ):
         for metric in STRONGER:
             found = [row[other] for row in summary if row["metric"] == metric and row[other]]
             if not found:
@@ -272,10 +286,10 @@ def _tried(calls: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _markdown(content: dict[str, Any], patients: int) -> str:
+def _markdown(content: dict[str, Any], groups: str) -> str:
     rows = content["rows"]
     parts = [
-        ABOUT.format(patients=patients),
+        ABOUT.format(groups=groups),
         "## Who is ahead",
         "\n".join(_ahead(content["summary"])),
         "\n".join(_summary_lines(content["summary"])),

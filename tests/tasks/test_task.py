@@ -20,7 +20,7 @@ from advreg import (
 )
 from advreg.objectives import at
 from advreg.rules import Decayed
-from advreg.tasks import Member, Task, masks, outlines, points
+from advreg.tasks import Member, Task, maps, masks, outlines, points, values
 
 SIZE = (8, 8)
 
@@ -165,3 +165,16 @@ def test_every_member_does_damage_and_more_than_chance(name, number, norm):
     )
     assert found.value.mean() > random.value.mean()
     assert found.gain.mean() > 0
+
+
+def test_an_error_with_a_gradient_begins_with_long_steps_in_a_radius_that_shrinks():
+    for task in (Task(J_IND_reg, "higher"), points(), maps(), values()):
+        first, second = task.members[:2]
+        assert first.rule == Decayed(Steepest(2.0))
+        assert [first.schedule(share) for share in (0.0, 0.5)] == [2.0, 1.0]
+        assert second.rule == Decayed(Steepest(1.0))
+
+
+def test_exclusive_classes_take_other_members_first():
+    names = [member.name for member in masks(activation="softmax").members]
+    assert names[:2] == ["sharpened Dice, fixed radius", "sharper Dice, shrinking radius"]

@@ -57,7 +57,7 @@ def masks(
     fixed = Member("sharpened Dice, fixed radius", plain)
     softer = Member("softer Dice, shrinking radius", soft, schedule=shrinking)
     # Of many classes the true logit leads by more: a factor that begins large leaves sure pixels no gradient.
-    first = (fixed, softer, sharper) if activation == "softmax" else (sharper, fixed, softer)
+    first = (fixed, sharper, softer) if activation == "softmax" else (sharper, fixed, softer)
     members = (
         *first,
         Member("APGD, hard Dice, shrinking radius", hard, Adaptive(), shrinking),

@@ -76,9 +76,9 @@ class Task:
 def smooth_members(error: PerExample, name: str) -> tuple[Member, ...]:
     """Attacks on an error that has a gradient of its own."""
     members = (
+        Member(f"{name}, long steps", error, PLAIN, Shrinking(((0.3, 2.0),))),
         Member(name, error, Decayed(Steepest(1.0)), Shrinking(((0.3, 1.5),))),
         Member(f"APGD, {name}, shrinking radius", error, Adaptive(), Shrinking()),
-        Member(f"{name}, long steps", error, PLAIN, Shrinking(((0.3, 2.0),))),
         Member(f"APGD, {name}", error, Adaptive()),
     )
     if error is not point_error:
