@@ -23,7 +23,8 @@ from speed_table import setting
 
 from advreg.evaluation import Table, written_whole
 from lumbar_disk.data import Options, Prepared, hold_out, planned
-from lumbar_disk.study import Study, StudyRecipe, edited, small_recipe
+from lumbar_disk.study import COMPONENTS, Study, StudyRecipe, edited, small_recipe
+from lumbar_disk.virtual import PUBLISHED, ShapeModel, Stream
 
 JUDGES = 5  # patients, of SPIDER's twenty training patients
 STANDARD, ADVERSARIAL = "P10_std", "P10_adv_rs"
@@ -177,6 +178,15 @@ def lines(rows: Sequence[Row], work: Path) -> list[str]:
     return text
 
 
+def covered(row: Row, options: argparse.Namespace) -> str:
+    """How much of the variation the shape models of a row's crops cover, and how many virtual discs fold."""
+    discs = prepared(row, 1, options).train
+    models = [ShapeModel.fit(discs.contours, components) for components in COMPONENTS]
+    folds = [Stream(discs, model).plausibility(1024)["folds"] for model in models]
+    shares = [f"{100 * share:.1f} %" for share in (*(model.explained for model in models), *folds)]
+    return f"| {row.name} | {' | '.join(shares)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -194,6 +204,16 @@ def main() -> None:
             make(row, options)
             print(row.name, json.dumps(numbers(row, options.work)), flush=True)
     text = ["# What moves the study's numbers\n", f"{setting('recipes.py', {'judges': JUDGES})}\n"]
+    names = [f"P{components}" for components in COMPONENTS]
+    published = [f"{100 * share:.1f} %" for share in PUBLISHED.values()]
+    text += [
+        "## Shape models of the training patients: variation covered, and virtual discs whose map folds\n",
+        f"| crops | {' | '.join((*names, *(f'{name} folds' for name in names)))} |",
+        f"|---|{'---:|' * 6}",
+        covered(ROWS["as in 0.1"], options),
+        covered(ROWS[UPRIGHT], options),
+        f"| published | {' | '.join(published)} | | | |\n",
+    ]
     for model in (STANDARD, ADVERSARIAL):
         rows = [row for row in ROWS.values() if row.model == model]
         text += [f"## {model}\n", *lines(rows, options.work), ""]

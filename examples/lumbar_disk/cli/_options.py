@@ -25,6 +25,7 @@ class Size(StrEnum):
 
     smoke = "smoke"
     small = "small"
+    medium = "medium"
     paper = "paper"
 
 

@@ -44,6 +44,7 @@ class OODRecipe:
 _SIZES = {
     "smoke": OODRecipe(ood_radius=20.0, ood_steps=10),
     "small": OODRecipe(ood_radius=20.0, ood_steps=400),
+    "medium": OODRecipe(ood_steps=400),
     "paper": OODRecipe(),
 }
 

@@ -151,6 +151,18 @@ def small_recipe() -> StudyRecipe:
     )
 
 
+def medium_recipe() -> StudyRecipe:
+    """The study at the paper's image size with a quarter of its width, for some hours on two CPU cores."""
+    return replace(
+        small_recipe(),
+        size=128,
+        width=16,
+        std_epochs=80,
+        epochs=16,
+        eval_batch=25,
+    )
+
+
 def smoke_recipe() -> StudyRecipe:
     """The study's every part on two models, for a test."""
     return replace(
@@ -169,7 +181,7 @@ def smoke_recipe() -> StudyRecipe:
     )
 
 
-SIZES = {"smoke": smoke_recipe, "small": small_recipe, "paper": paper_recipe}
+SIZES = {"smoke": smoke_recipe, "small": small_recipe, "medium": medium_recipe, "paper": paper_recipe}
 
 
 def components_of(name: str) -> int:

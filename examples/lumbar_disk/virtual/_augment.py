@@ -21,7 +21,9 @@ from lumbar_disk.virtual._shapes import ShapeModel
 from lumbar_disk.virtual._storage import fingerprint, generate, refuse_another
 from lumbar_disk.virtual._stream import Samples, Stream
 
-PUBLISHED = {3: 0.705, 5: 0.822, 10: 0.914}  # share of variation that SSM-P3, P5 and P10 cover, section 2.1
+PUBLISHED = {3: 0.705, 5: 0.822, 10: 0.914}
+"""The share of the variation that the paper's SSM-P3, P5 and P10 cover (section 2.1), by their modes."""
+
 LOOKED_AT = 1000  # samples that the plausibility report looks at
 
 
