@@ -145,8 +145,10 @@ def small_recipe() -> StudyRecipe:
         epochs=20,
         batches=50,
         decay=1 / 3,
-        alpha=0.02,
-        attack_steps=6,
+        lr=0.003,
+        alpha=0.04,
+        attack_steps=3,
+        auto_passes=20,
         eval_batch=16,
     )
 
@@ -159,6 +161,9 @@ def medium_recipe() -> StudyRecipe:
         width=16,
         std_epochs=80,
         epochs=16,
+        alpha=0.02,
+        attack_steps=6,
+        auto_passes=100,
         eval_batch=25,
     )
 
