@@ -1,4 +1,4 @@
-"""The part of the study's recipe that moves its numbers: one change at a time, judged on training patients.
+"""Settings of the study's recipe, one change at a time, judged on training patients.
 
 SPIDER's training patients are split again, by patient: fifteen train, five judge. No test patient is looked
 at. Each row changes the row that it comes after, and is a study of its own in a folder of `--work`: a run
@@ -203,7 +203,8 @@ def main() -> None:
         if any(fnmatch(row.name, one) for one in options.rows):
             make(row, options)
             print(row.name, json.dumps(numbers(row, options.work)), flush=True)
-    text = ["# What moves the study's numbers\n", f"{setting('recipes.py', {'judges': JUDGES})}\n"]
+    told = {"root": "SPIDER"} | ({"overview": options.overview.name} if options.overview else {})
+    text = ["# Settings that move the study's numbers\n", f"{setting('recipes.py', told)}\n"]
     names = [f"P{components}" for components in COMPONENTS]
     published = [f"{100 * share:.1f} %" for share in PUBLISHED.values()]
     text += [
