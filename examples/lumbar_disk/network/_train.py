@@ -167,7 +167,8 @@ def fit(
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got {steps}.")
     optimiser = torch.optim.Adamax(net.parameters(), lr=lr)
-    averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(average)) if average else None
+    averaging = get_ema_multi_avg_fn(average)  # type: ignore[no-untyped-call]  # torch's own gap
+    averaged = AveragedModel(net, multi_avg_fn=averaging) if average else None
     begun, before = checkpoint.load(net, averaged, optimiser) if checkpoint else (0, 0.0)
     model = nn.parallel.DistributedDataParallel(net) if place()[1] > 1 else net
     net.train()
