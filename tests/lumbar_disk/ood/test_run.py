@@ -30,7 +30,7 @@ def test_likeness_to_a_disc_tells_its_own_from_the_others():
 @pytest.fixture(scope="module")
 def trial():
     train_discs, test = (crops(phantoms(n, seed=seed), size=64) for n, seed in ((3, 1), (1, 2)))
-    recipe = OODRecipe(ood_radius=20.0, ood_steps=30, contour_within=1e-3)
+    recipe = OODRecipe(ood_radius=20.0, ood_steps=45, contour_within=1e-3)
     nets = [untrained(4, 64, 0, reconstruction=flag).eval() for flag in (False, True)]
     data = Prepared(train_discs, test, {})
     return [Trial(net, data, recipe, torch.device("cpu"), batch=3, seed=0) for net in nets], test
