@@ -89,26 +89,27 @@ def test_a_finished_study_is_left_alone(whole_study, start, tiny):
     assert {path: path.stat().st_mtime_ns for path in out.glob("models/*/*")} == before
 
 
-def test_processes_that_torchrun_started_share_each_model(whole_study, start, tiny, tmp_path):
-    out = tmp_path / "shared"
+def test_processes_that_torchrun_started_share_each_model(start, tiny, tmp_path):
+    """Of a model with noise: signs of gradients would turn at a rounding, and make of it something larger."""
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    words = ("study", *tiny, "--models=P10_rand", "--no-report")
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     run = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    words = ("study", *tiny, f"--out={out}", "--no-report")
-    for one in [start(*words, RANK=str(rank), LOCAL_RANK=str(rank), **run) for rank in range(2)]:
+    ranks = [start(*words, f"--out={shared}", RANK=str(i), LOCAL_RANK=str(i), **run) for i in range(2)]
+    for one in [*ranks, start(*words, f"--out={alone}")]:
         one.finished()
-    plain, alone = weights(out, "P10_std"), weights(whole_study[0], "P10_std")
-    for key, value in plain.items():
-        torch.testing.assert_close(value, alone[key], rtol=1e-4, atol=1e-4)
 
     def apart(one, other):
         return sum(float((one[key] - other[key]).square().sum()) for key in one) ** 0.5
 
-    # The attacks follow signs, which rounding can turn: near each other, against how far the training went.
-    robust, robust_alone = weights(out, "P10_adv_rs"), weights(whole_study[0], "P10_adv_rs")
-    assert apart(robust, robust_alone) < 0.5 * apart(robust_alone, alone)
-    tables = [Table.load(folder / "models" / "P10_std" / "table.csv") for folder in (out, whole_study[0])]
+    # Near each other, against how far the training with noise went: Adamax divides by the gradient's size, so
+    # that a weight whose gradient is all rounding goes its own way.
+    went = apart(weights(alone, "P10_rand"), weights(alone, "P10_std"))
+    for model in ("P10_std", "P10_rand"):
+        assert apart(weights(shared, model), weights(alone, model)) < 0.01 * went
+    tables = [Table.load(folder / "models" / "P10_std" / "table.csv") for folder in (shared, alone)]
     assert [row[:6] for row in tables[0].rows] == [row[:6] for row in tables[1].rows]
 
 
