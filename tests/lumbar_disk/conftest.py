@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from lumbar_disk.data import Options, build
@@ -88,23 +89,48 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def whole_study(tmp_path_factory, start):
-    """The folder of a tiny study with its report, which was never killed; and what the run printed."""
-    out = tmp_path_factory.mktemp("whole")
-    stdout, _ = start("study", *TINY, f"--out={out}", "--report").finished()
-    return out, stdout
+def made_once(tmp_path_factory, worker_id):
+    """A folder that whichever process of the tests needs it first makes, and no other; none changes it."""
+    own = tmp_path_factory.getbasetemp()
+    root = own if worker_id == "master" else own.parent
+
+    def folder(name, make):
+        with FileLock(root / f"{name}.lock"):
+            out, whole = root / name, root / f"{name}.whole"
+            if not whole.exists():
+                assert not out.exists(), f"making {name} failed in another process"
+                out.mkdir()
+                make(out)
+                whole.touch()
+        return out
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def whole_ood(tmp_path_factory, start, tiny):
+def whole_study(made_once, start):
+    """The folder of a tiny study with its report, which was never killed; and what the run printed."""
+
+    def make(folder):
+        stdout, _ = start("study", *TINY, f"--out={folder / 'out'}", "--report").finished()
+        (folder / "stdout").write_text(stdout)
+
+    folder = made_once("whole_study", make)
+    return folder / "out", (folder / "stdout").read_text()
+
+
+@pytest.fixture(scope="session")
+def whole_ood(made_once, start):
     """The folder of a tiny out-of-distribution study with its report."""
-    folder = tmp_path_factory.mktemp("whole")
-    pictures = folder / "pictures" / "lung_ct"
-    pictures.mkdir(parents=True)
-    Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(pictures / "a.png")
-    words = [*tiny, f"--ood={folder / 'pictures'}", f"--out={folder / 'out'}", "--set=ood_steps=2"]
-    start("ood", *words, "--set=batches=2").finished()
-    return folder / "out"
+
+    def make(folder):
+        pictures = folder / "pictures" / "lung_ct"
+        pictures.mkdir(parents=True)
+        Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(pictures / "a.png")
+        words = [*TINY, f"--ood={folder / 'pictures'}", f"--out={folder / 'out'}", "--set=ood_steps=2"]
+        start("ood", *words, "--set=batches=2").finished()
+
+    return made_once("whole_ood", make) / "out"
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from advreg._core.fingerprint import digest
 from advreg._core.tensors import wide
 from advreg._core.trees import children, head, tensors
 from advreg._core.types import Model, Output
-from advreg.execution import evaluating, frozen
+from advreg.execution import evaluating, frozen, is_frozen
 
 Inputs: TypeAlias = Iterable[Tensor | tuple[Tensor, ...] | list[Any]]
 """Batches of inputs `(B, *input)`, or of `(x, y, ...)`, of which the first counts: a `DataLoader`, a list."""
@@ -36,7 +36,8 @@ def at_rest(*models: Model) -> Iterator[None]:
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluating(model))
-            stack.enter_context(frozen(model))
+            if not is_frozen(model):  # else whoever froze it puts back, once, what all scores change
+                stack.enter_context(frozen(model))
         yield
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,12 +19,12 @@ from advreg._core.fingerprint import facts
 from advreg._core.optional import progress_bar
 from advreg._core.targets import bare, structure_of
 from advreg._core.trees import map_tensors, tensors
-from advreg._core.types import Input, Model, Output, PerExample
+from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.evaluation._batches import Batches, Examples, checked
 from advreg.evaluation._identity import Identity, common, identity, refuse_networks_in_step, summed
 from advreg.evaluation._journal import Entry, Shard, file_name, journalling, read_journals, shard_counts
 from advreg.evaluation._processes import Team, agree, team
-from advreg.evaluation._table import Row, Table
+from advreg.evaluation._table import Bound, Row, Table
 from advreg.execution import AssumptionError, Batch, room, running
 from advreg.objectives import on
 from advreg.threats import Threat, Threats
@@ -33,16 +33,28 @@ Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 """For each head its metrics by name, as `dict(mask=dict(dice=dice))`; the head "" is the whole output."""
 
 
-class Cell(NamedTuple):
-    """Cell of the table: an attack at a radius.
+@runtime_checkable
+class Bounds(Protocol):
+    """What tells how bad a metric can become at each of several radii, without an input that shows it."""
 
-    `run` is None for clean inputs; it is told the threat, with this radius, where there is one.
+    def bounds(
+        self, model: Model, x: Input, y: Target, radii: Sequence[float], *, seed: int, index: Tensor
+    ) -> Tensor:
+        """The bounds, `(R, C, B)`, for radii and metrics in the order of the table's columns."""
+        ...
+
+
+class Cell(NamedTuple):
+    """Cell of the table: an attack at a radius, or a bound.
+
+    `run` is None for clean inputs; an attack is told the threat, with this radius, where there is one.
     """
 
     attack: str
     radius: float
-    run: Callable[..., Any] | None
+    run: Callable[..., Any] | Bounds | None
     threat: Threats | None = None
+    bound: Bound = "found"
 
 
 class Settings(NamedTuple):
@@ -115,6 +127,7 @@ def measure(
                 head,
                 name,
                 values[at],
+                cell.bound,
             )
             for cell in cells
             for job in [next(j for j, job in enumerate(jobs) if job is cell or job.run is cell.run is None)]
@@ -225,6 +238,7 @@ class _Plan:
         for run, same in groupby(jobs, key=lambda job: self.jobs[job].run):
             left = list(same)
             size = most if run is not None and self.jobs[left[0]].threat is not None else 1
+            size = len(left) if isinstance(run, Bounds) else size
             yield from (left[first : first + size] for first in range(0, len(left), size))
 
     def _measure(self, cells: Sequence[Cell], batch: Examples) -> list[list[list[float]]]:
@@ -233,6 +247,10 @@ class _Plan:
         if count == 0:
             return [[[] for _ in self.columns] for _ in cells]
         run, threat = cells[0].run, cells[0].threat
+        if isinstance(run, Bounds):
+            radii, told = [cell.radius for cell in cells], {"seed": self.settings.seed, "index": index}
+            found: list[list[list[float]]] = run.bounds(self.model, x, y, radii, **told).tolist()
+            return found
         if threat is not None and len(cells) > 1:
             several = self._repeated(Batch.of(x, y, threat, look=False), len(cells))  # the attack will
             if several is None:

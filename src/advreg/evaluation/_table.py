@@ -9,13 +9,15 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TextIO, cast
+from typing import IO, Any, Literal, NamedTuple, TextIO, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.files import written_whole
+
+Bound: TypeAlias = Literal["found", "guaranteed"]
 
 _TOLD_APART = ("attack", "head", "metric", "radius")
 
@@ -31,6 +33,9 @@ class Row(NamedTuple):
         head: Which head was measured; "" for the whole output.
         metric: The name of the metric.
         value: What it gave.
+        bound: "found" where an input was found at which the metric is this, as attacks do; "guaranteed" where
+            no input within the radius makes it worse, as certificates say. A file may lack the column: all
+            is found then.
     """
 
     index: int  # type: ignore[assignment]  # a column's name here, rather than tuple's method
@@ -40,6 +45,7 @@ class Row(NamedTuple):
     head: str
     metric: str
     value: float
+    bound: Bound = "found"
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,11 +81,12 @@ class Table:
         return Table(self.rows + other.rows)
 
     def __repr__(self) -> str:
-        columns = {name: dict.fromkeys(getattr(row, name) for row in self.rows) for name in _TOLD_APART}
+        told = _TOLD_APART if all(row.bound == "found" for row in self.rows) else (*_TOLD_APART, "bound")
+        columns = {name: dict.fromkeys(getattr(row, name) for row in self.rows) for name in told}
         texts = [
             f"; {name}: {', '.join(str(v) or repr(v) for v in found)}" for name, found in columns.items()
         ]
-        return f"Table({len(self)} rows{''.join(texts)})"
+        return f"{type(self).__name__}({len(self)} rows{''.join(texts)})"
 
     def where(self, **columns: Any) -> Table:
         """The rows in which each column named has the value given, or one of a collection of values.
@@ -136,7 +143,7 @@ class Table:
             >>> table.means(by=["metric", "radius"])
             (Mean(metric='dice', radius=0.03, mean=0.5, low=0.2, high=0.8, count=5),)
         """
-        _check_columns(by, Row._fields[:-1])
+        _check_columns(by, [name for name in Row._fields if name != "value"])
         counts = ["count"] if infinite is None else ["count", "replaced"]
         fields = (*by, *Interval._fields, *counts)
         Mean = cast(Callable[..., Any], namedtuple("Mean", fields))  # noqa: PYI024 - fields known at run time
@@ -205,10 +212,13 @@ class Table:
 
 
 def _row(cells: Sequence[Any]) -> Row:
-    if len(cells) != len(Row._fields):
+    if len(cells) not in (len(Row._fields) - 1, len(Row._fields)):
         raise ValueError(f"got {len(cells)} cells, {cells}")
-    index, group, radius, attack, head, metric, value = cells
-    return Row(int(index), str(group), _float(radius), str(attack), str(head), str(metric), _float(value))
+    index, group, radius, attack, head, metric, value, bound = Row(*cells)
+    if bound not in get_args(Bound):
+        raise ValueError(f"the column bound must say 'found' or 'guaranteed'; got {bound!r}")
+    names = str(attack), str(head), str(metric)
+    return Row(int(index), str(group), _float(radius), *names, _float(value), bound)
 
 
 def _float(value: Any) -> float:
@@ -276,7 +286,7 @@ def _write_jsonl(rows: Iterable[Row], file: IO[Any]) -> None:
 
 def _read_csv(file: TextIO) -> Iterator[tuple[int, Sequence[Any]]]:
     reader = csv.reader(file, strict=True)
-    if (header := next(reader, [])) != list(Row._fields):
+    if (header := next(reader, [])) not in _HEADERS:
         raise ValueError(f"got the columns {header}")
     for cells in reader:
         yield reader.line_num, cells
@@ -285,11 +295,12 @@ def _read_csv(file: TextIO) -> Iterator[tuple[int, Sequence[Any]]]:
 def _read_jsonl(file: TextIO) -> Iterator[tuple[int, Sequence[Any]]]:
     for number, line in enumerate(file, 1):
         cells = json.loads(line)
-        if not isinstance(cells, dict) or tuple(cells) != Row._fields:
+        if not isinstance(cells, dict) or list(cells) not in _HEADERS:
             raise ValueError(f"got {line.strip()[:200]!r}")
         yield number, tuple(cells.values())
 
 
+_HEADERS = [list(Row._fields), list(Row._fields[:-1])]
 _FORMATS = {".csv": (_write_csv, _read_csv), ".jsonl": (_write_jsonl, _read_jsonl)}
 
 

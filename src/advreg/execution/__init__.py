@@ -9,7 +9,7 @@ from advreg.execution._assumptions import AssumptionError
 from advreg.execution._batch import Batch
 from advreg.execution._execution import Execution, Running, running
 from advreg.execution._expectation import expectation
-from advreg.execution._frozen import evaluating, frozen
+from advreg.execution._frozen import evaluating, frozen, is_frozen
 from advreg.execution._heads import heads
 from advreg.execution._memory import Parts, room
 from advreg.execution._precision import Precision
@@ -31,6 +31,7 @@ __all__ = [
     "expectation",
     "frozen",
     "heads",
+    "is_frozen",
     "pruned",
     "room",
     "running",

@@ -56,6 +56,7 @@ def frozen(model: Model) -> Iterator[None]:
         _refuse_batch_statistics(modules)
         state, chance = State(modules), random_states()
 
+        @in_full
         def put_back() -> None:
             state.restore()
             if _in_main_thread() and differ(chance, random_states()):
@@ -80,9 +81,9 @@ def frozen(model: Model) -> Iterator[None]:
                         stacklevel=3,
                     )
             finally:
-                in_full(put_back)
+                put_back()
         finally:  # where an interrupt came between two lines of the clean-up
-            in_full(put_back)
+            put_back()
 
 
 @contextmanager
@@ -95,6 +96,7 @@ def evaluating(model: Model) -> Iterator[None]:
     own = [top.training for top in tops]
     modes = [(module, module.training) for top in tops for module in top.modules()]
 
+    @in_full
     def put_back() -> None:
         for top, training in zip(tops, own, strict=True):
             if top.training != training:
@@ -108,9 +110,9 @@ def evaluating(model: Model) -> Iterator[None]:
                 top.eval()
             yield
         finally:
-            in_full(put_back)
+            put_back()
     finally:  # as in `frozen`
-        in_full(put_back)
+        put_back()
 
 
 @contextmanager
@@ -135,6 +137,7 @@ def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -
         for name, tensor in found(recurse=False, remove_duplicate=False)
     ]
 
+    @in_full
     def give_back() -> None:
         for module, name, tensor in own:
             setattr(module, name, tensor)
@@ -145,13 +148,19 @@ def swapped(modules: Iterable[nn.Module], replace: Callable[[Tensor], Tensor]) -
                 setattr(module, name, other(tensor))
             yield
         finally:
-            in_full(give_back)
+            give_back()
     finally:  # as in `frozen`
-        in_full(give_back)
+        give_back()
 
 
 _HELD: WeakKeyDictionary[nn.Module, list[tuple[int, object]]] = WeakKeyDictionary()
 _CHANGED = Condition()
+
+
+def is_frozen(model: Model) -> bool:
+    """Whether this thread runs all modules of a model frozen already: what it changes is put back later."""
+    mine, modules = threading.get_ident(), modules_of(model)
+    return bool(modules) and all(mine in (owner for owner, _ in _HELD.get(one, ())) for one in modules)
 
 
 @contextmanager
@@ -162,6 +171,7 @@ def _locked(modules: list[nn.Module]) -> Iterator[None]:
     def free() -> bool:
         return all(owner == mine for module in modules for owner, _ in _HELD.get(module, ()))
 
+    @in_full
     def release() -> None:
         with _CHANGED:
             for module in modules:
@@ -179,9 +189,9 @@ def _locked(modules: list[nn.Module]) -> Iterator[None]:
                     _HELD[module] = [*_HELD.get(module, ()), (mine, token)]
             yield
         finally:
-            in_full(release)
+            release()
     finally:  # as in `frozen`
-        in_full(release)
+        release()
 
 
 def _refuse_batch_statistics(modules: list[nn.Module]) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Containers:
     def restore(self) -> None:
         """Put it back, any number of times; what is as it was stays untouched."""
         for container, held in self._held:
-            if _identities(container) != _identities(held):
+            if not _identical(container, held):
                 container.clear()
                 (container.extend if isinstance(container, (list, deque)) else container.update)(held)
 
@@ -130,17 +131,22 @@ def restored(model: nn.Module) -> Iterator[None]:
         containers.restore()
 
 
-def in_full(restore: Callable[[], None]) -> None:
-    """Run what puts back a state to its end, however often interrupted; then let the interrupt go on."""
-    interrupt: KeyboardInterrupt | None = None
-    while True:
-        try:
-            restore()
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+def in_full(restore: Callable[[], None]) -> Callable[[], None]:
+    """What puts a state back once, to its end, however often interrupted; then it lets the interrupt go on."""
+    left = [restore]
+
+    def put_back() -> None:
+        interrupt: KeyboardInterrupt | None = None
+        while left:
+            try:
+                restore()
+                left.clear()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+    return put_back
 
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
@@ -193,10 +199,10 @@ def _container(value: Any) -> dict[Any, Any] | list[Any] | set[Any] | deque[Any]
     return vars(value) if plain else None
 
 
-def _identities(container: Any) -> list[Any]:
-    if isinstance(container, dict):
-        return [(key, id(value)) for key, value in container.items()]
-    return list(map(id, container))
+def _identical(one: Any, other: Any) -> bool:
+    """Whether two containers hold the very same objects, in the same order."""
+    same = len(one) == len(other) and all(map(is_, one, other))
+    return same and (not isinstance(one, dict) or all(map(is_, one.values(), other.values())))
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -1,0 +1,77 @@
+"""Bounds on quantiles from samples: which order statistic lies below a quantile, at a confidence."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from scipy.stats import binom, norm
+
+
+class Look(NamedTuple):
+    """One look at the samples so far: how many there are, and the chance that its bounds may fail with."""
+
+    samples: int
+    alpha: float
+
+
+def looks(samples: int, alpha: float, *, adaptive: bool, first: int = 100) -> list[Look]:
+    """The looks at samples that grow twofold, up to all of them; one look, unless it may stop earlier.
+
+    Bounds may be read, and sampling stopped, at any of the looks: each has an equal share of the chance to
+    fail (Bonferroni), so that all of them hold together.
+
+    Example:
+        >>> [look.samples for look in looks(1000, 0.001, adaptive=True)]
+        [125, 250, 500, 1000]
+    """
+    counts = [samples]
+    while adaptive and counts[0] >= 2 * first:
+        counts.insert(0, -(-counts[0] // 2))
+    return [Look(count, alpha / len(counts)) for count in counts]
+
+
+def below(samples: int, probability: float, alpha: float) -> int:
+    """The largest k for which the k-th smallest of the samples exceeds a quantile with chance alpha at most.
+
+    The k-th smallest is above the quantile of `probability` only where fewer than k samples are at or below
+    it, and the number of those is binomial. 0 where no sample will do.
+
+    Example:
+        >>> below(1000, 0.5, 0.001)
+        451
+
+    Source:
+        Chiang et al., Detection as regression: certified object detection by median smoothing, NeurIPS 2020,
+        section 4; David and Nagaraja, Order statistics, section 7.1.
+    """
+    place = max(0, int(binom.ppf(alpha, samples, probability)))
+    while place > 0 and binom.cdf(place - 1, samples, probability) > alpha:  # ppf rounds
+        place -= 1
+    return place
+
+
+def above(samples: int, probability: float, alpha: float) -> int:
+    """The smallest k for which the k-th smallest is below the quantile with chance alpha at most; or n + 1."""
+    return samples + 1 - below(samples, 1 - probability, alpha)
+
+
+def shifted(radius: float, sigma: float) -> float:
+    """The quantile at an input that the median of no input within a radius is below: `Phi(-radius / sigma)`.
+
+    Example:
+        >>> shifted(0.0, 0.25), round(shifted(0.25, 0.25), 3)
+        (0.5, 0.159)
+    """
+    return float(norm.cdf(-radius / sigma))
+
+
+def largest_radius(samples: int, sigma: float, alpha: float) -> float:
+    """The largest radius for which so many samples give any bound at all.
+
+    Example:
+        >>> round(largest_radius(1000, 0.25, 0.001), 2)
+        0.62
+    """
+    # the smallest of n samples bounds the quantile p where (1 - p) ** n <= alpha
+    return float(-sigma * norm.ppf(-math.expm1(math.log(alpha) / samples)))

@@ -1,0 +1,373 @@
+"""Certificates: what no perturbation can make worse, for any metric of any head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from advreg._core.checks import examples, one_per_example
+from advreg._core.keys import Keys
+from advreg._core.targets import count_of
+from advreg._core.types import Input, Model, PerExample, Target
+from advreg.certificates._bounds import above, below, largest_radius, looks, shifted
+from advreg.certificates._noise import check_sigma, slack, with_noise
+from advreg.evaluation import Batches, Cell, Settings, Table, measure
+from advreg.execution import Batch, Execution, Parts, running
+from advreg.objectives import heads_read, on
+from advreg.tasks import Task
+from advreg.threats import Threat, l2
+
+Certified: TypeAlias = Mapping[str | int, Mapping[str, Task]]
+"""For each head what is certified, by name: `{"mask": {"dice": masks()}}`; a task says which way is worse."""
+
+_LINF = "Linf: its radius r lies inside the L2 radius r * sqrt(entries of an input)"
+
+
+@dataclass(frozen=True, repr=False)
+class Certificate(Table):
+    """Table of guaranteed values, with what exactly is guaranteed, which it prints.
+
+    Its rows have the bound "guaranteed", and stand beside those of attacks: `radius_curve(...) + certify(...)`
+    is one table, and one figure of `advreg.plotting.plot_curves`.
+
+    Args:
+        rows: The rows, any iterable of `Row`.
+        statement: What is guaranteed, of what, at which confidence.
+    """
+
+    statement: str = ""
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}\n{self.statement}"
+
+
+def certify(
+    model: Model,
+    x: Input,
+    y: Target,
+    metrics: Certified,
+    *,
+    sigma: float,
+    radii: Iterable[float],
+    samples: int = 1000,
+    confidence: float = 0.999,
+    tolerance: float | None = None,
+    jointly: int = 1,
+    noisy_input: str | int | None = None,
+    execution: Execution | None = None,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> Certificate:
+    """Guarantee, for each example, how bad a metric can become within each L2 radius: a certificate.
+
+    Of the network under Gaussian noise: let `m` be the median of `metric(model(x + noise), y)` over noise of
+    deviation sigma. For no perturbation `d` with `|d|_2 <= R` is the median at `x + d` worse than the
+    quantile `Phi(-R / sigma)` of the metric at `x`, counted from its worst value. That quantile is bounded by
+    an order statistic of `samples` values, exactly, at a confidence. It holds for any adversary, any metric,
+    differentiable or not, and any network; nothing is assumed of either.
+
+    It speaks of the noisy network (see `smoothed`), of L2, and of radii up to about `3 sigma`. It needs the
+    truth `y`, so it is made when a network is evaluated, not while it is used. Train the network with noise
+    of that sigma first (`advreg.training.L_noise`): one that has never seen noise has poor medians.
+
+    Costs `samples` forward passes for each example, of the heads that the metrics read; all radii and all
+    metrics share them.
+
+    Args:
+        model: As for `pgd_attack`. Call `.eval()` on it first.
+        x: Clean inputs `(B, *input)`.
+        y: The target, of any structure, as for `pgd_attack`.
+        metrics: `{head: {name: task}}`; "" for a model whose output is the head itself. Of a task the metric
+            counts, which way it is worse, and its worst number, which stands where nothing is guaranteed.
+        sigma: Deviation of the noise, in units of the input. A larger one reaches further, at a worse median.
+        radii: L2 radii, distinct, 0 or more; 0 bounds the median itself.
+        samples: How many draws of noise, at most. Beyond `largest_radius` nothing can be
+            said with so many.
+        confidence: Of each bound. With `jointly` that of all together.
+        tolerance: Sampling of an example stops once none of its bounds can move further than this, in the
+            unit of each metric. Looks are made at samples / 2^k, and share the chance to fail, so that
+            stopping costs no confidence. None: all samples, one look, the tightest bounds.
+        jointly: The number of examples for which all bounds, of all metrics and radii, hold at once
+            (Bonferroni); 1: each bound by itself.
+        noisy_input: Of a model of several inputs the key of the one that is perturbed, and gets the noise.
+        execution: How the model is run; the certificate is of the network as it runs then.
+        groups: As for `evaluate`.
+        seed: With `index`, decides the noise.
+        index: Each example's place in its data set, int64 `(B,)`.
+
+    Returns:
+        A `Certificate`: a table whose rows are guaranteed, under the attack's name "smoothing".
+
+    Raises:
+        TypeError: Metrics that are no `{head: {name: task}}`.
+        ValueError: A sigma, radii, samples or confidence that are none; inputs that are not finite; a metric
+            that is NaN; and as for `pgd_attack`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg, point_error
+        >>> from advreg.certificates import certify
+        >>> from advreg.tasks import Task
+        >>> model = lambda x: x.reshape(-1, 1, 2)
+        >>> x, y = torch.zeros(2, 2), torch.zeros(2, 1, 2)
+        >>> certify(model, x, y, {"": {"error": Task(point_error, "higher")}}, sigma=0.1, radii=[0.1])
+        Certificate(2 rows; attack: smoothing; head: ''; metric: error; radius: 0.1; bound: guaranteed)
+        guaranteed: no perturbation of this L2 norm or less makes the median over noise (sigma 0.1) worse
+        confidence: 0.999, of each bound by itself
+        holds for: these examples, since it is made with their truth; not for new ones
+        Linf: its radius r lies inside the L2 radius r * sqrt(entries of an input), here 1.41 r
+
+    Source:
+        Chiang et al., NeurIPS 2020, arXiv:2007.03730, Lemma 1 and section 4, here of the metric itself; Cohen
+        et al., arXiv:1902.02918; Voracek and Hein, ICLR 2023, for the rounding.
+    """
+    index = torch.arange(count_of(x)) if index is None else index
+    found = certified_curve(
+        model,
+        [(x, y, index)],
+        metrics,
+        sigma=sigma,
+        radii=radii,
+        samples=samples,
+        confidence=confidence,
+        tolerance=tolerance,
+        jointly=jointly,
+        noisy_input=noisy_input,
+        execution=execution,
+        groups=groups,
+        seed=seed,
+    )
+    longest = math.sqrt(math.prod(_batch(x, y, noisy_input).x.shape[1:]))
+    return replace(found, statement=found.statement.replace(_LINF, f"{_LINF}, here {longest:.3g} r"))
+
+
+def certified_curve(
+    model: Model,
+    batches: Batches,
+    metrics: Certified,
+    *,
+    sigma: float,
+    radii: Iterable[float],
+    samples: int = 1000,
+    confidence: float = 0.999,
+    tolerance: float | None = None,
+    jointly: int = 1,
+    noisy_input: str | int | None = None,
+    execution: Execution | None = None,
+    groups: Sequence[str] | None = None,
+    journal: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = False,
+) -> Certificate:
+    """Guarantee how bad metrics can become within each L2 radius, for all examples of all batches.
+
+    The counterpart of `radius_curve`, from below: resumable by the same journal, shared by processes and
+    shards alike, an example's bounds the same in any batch.
+
+    Args:
+        model: As for `certify`.
+        batches: As for `evaluate`.
+        metrics: As for `certify`, and so are sigma, radii, samples, confidence, tolerance, jointly,
+            noisy_input and execution.
+        sigma: See there.
+        radii: See there.
+        samples: See there.
+        confidence: See there.
+        tolerance: See there.
+        jointly: See there.
+        noisy_input: See there.
+        execution: See there.
+        groups: As for `evaluate`, and so are journal, shard, seed, device and progress.
+        journal: See there.
+        shard: See there.
+        seed: See there.
+        device: See there.
+        progress: See there.
+
+    Returns:
+        A `Certificate`, in the order of radii, batches, examples, heads and metrics.
+
+    Raises:
+        TypeError: As for `certify`.
+        ValueError: As for `certify` and `evaluate`.
+
+    Example:
+        >>> import torch
+        >>> from advreg.certificates import certified_curve
+        >>> from advreg.tasks import masks
+        >>> batches = [(torch.rand(4, 1, 8, 8), torch.ones(4, 1, 8, 8)) for _ in range(2)]
+        >>> table = certified_curve(torch.nn.Conv2d(1, 1, 3, padding=1), batches, {"": {"dice": masks()}},
+        ...                         sigma=0.25, radii=[0.0, 0.1], samples=100)
+        >>> [mean.count for mean in table.means()]
+        [8, 8]
+
+    Source:
+        As for `certify`.
+    """
+    check_sigma(sigma)
+    radii = [float(radius) for radius in radii]
+    if not radii or len(set(radii)) < len(radii) or not all(0 <= radius < math.inf for radius in radii):
+        raise ValueError(f"expected distinct, finite L2 radii of 0 or more; got {radii}")
+    if samples < 1 or not 0 < confidence < 1 or jointly < 1 or (tolerance is not None and tolerance < 0):
+        raise ValueError(
+            "expected samples and jointly of 1 or more, a confidence between 0 and 1, and a tolerance of 0 "
+            f"or more; got samples={samples}, jointly={jointly}, confidence={confidence}, "
+            f"tolerance={tolerance}"
+        )
+    columns = _columns(metrics)
+    several = jointly * len(radii) * len(columns) if jointly > 1 else 1
+    smoothing = Smoothing(sigma, samples, (1 - confidence) / several, tolerance, columns, noisy_input, execution)
+    cells = [Cell("smoothing", radius, smoothing, None, "guaranteed") for radius in radii]
+    functions = {head: {name: task.metric for name, task in tasks.items()} for head, tasks in metrics.items()}
+    settings = Settings(groups, journal, seed, device, progress, shard=shard)
+    found = measure(model, batches, functions, cells, {"radii": radii}, settings)
+    each = f"of all bounds of {jointly} examples at once" if jointly > 1 else "of each bound by itself"
+    lines = (
+        f"guaranteed: no perturbation of this L2 norm or less makes the median over noise (sigma {sigma:g}) worse",
+        f"confidence: {confidence:g}, {each}",
+        "holds for: these examples, since it is made with their truth; not for new ones",
+        _LINF,
+    )
+    return Certificate(found.rows, "\n".join(lines))
+
+
+class Column(NamedTuple):
+    """Column of a certificate: a metric of the output, which way it is worse, and what nothing is beyond."""
+
+    name: str
+    function: PerExample
+    sign: int
+    worst: float
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """Percentile smoothing of metrics: their bounds, at radii, for a batch.
+
+    Args:
+        sigma: Deviation of the noise.
+        samples: Draws of it, at most.
+        alpha: The chance that a bound may fail with.
+        tolerance: Where sampling stops earlier; None: nowhere.
+        columns: The metrics.
+        noisy_input: Of several inputs the one that noise is added to.
+        execution: How the model is run.
+    """
+
+    sigma: float
+    samples: int
+    alpha: float
+    tolerance: float | None
+    columns: tuple[Column, ...]
+    noisy_input: str | int | None = None
+    execution: Execution | None = None
+
+    def bounds(
+        self, model: Model, x: Input, y: Target, radii: Sequence[float], *, seed: int, index: Tensor
+    ) -> Tensor:
+        """The bounds, `(R, C, B)` float64."""
+        batch = _batch(x, y, self.noisy_input)
+        functions = {column.name: column.function for column in self.columns}
+        reads = heads_read(*functions.values())
+        with torch.no_grad(), running(model, reads, batch.inputs(), self.execution) as network:
+            batch = network.examine(batch, functions, resized=True).batch
+            with network.quick() as quick:
+                return self._bounds(quick, network.parts, batch, Keys.of(batch.x, seed, index), radii)
+
+    def _bounds(
+        self, model: Model, parts: Parts, batch: Batch, keys: Keys, radii: Sequence[float]
+    ) -> Tensor:
+        """Look at more and more samples, of the examples of which a bound can still move."""
+        signs = torch.tensor([column.sign for column in self.columns], dtype=torch.float64)[:, None]
+        worst = -signs * torch.tensor([[column.worst] for column in self.columns], dtype=torch.float64)
+        far = slack(batch.x)
+        quantiles = [shifted(radius + far, self.sigma) for radius in radii]
+        left = torch.arange(len(batch.x))
+        found = worst.expand(len(radii), -1, len(left)).clone()
+        values = worst.new_empty(len(signs), 0, len(left))  # larger is better
+        for n, alpha in looks(self.samples, self.alpha, adaptive=self.tolerance is not None):
+            some, own = batch.take(left.to(batch.x.device)), Keys(keys.seed, keys.index.cpu()[left])
+            drawn = self._drawn(model, parts, some, own, range(values.shape[1], n))
+            values = torch.cat([values, -signs[:, None] * drawn], 1)
+            ordered = values.sort(1).values
+            low = torch.stack([_at(ordered, below(n, q, alpha), worst) for q in quantiles])
+            high = torch.stack([_at(ordered, above(n, q, alpha), worst) for q in quantiles])
+            found[:, :, left] = torch.maximum(found[:, :, left], low)  # each look holds
+            if self.tolerance is not None:
+                open_ = (high - found[:, :, left] > self.tolerance).any(0).any(0)
+                left, values = left[open_], values[:, :, open_]
+            if len(left) == 0:
+                break
+        return -signs * found
+
+    def _drawn(self, model: Model, parts: Parts, some: Batch, keys: Keys, draws: range) -> Tensor:
+        """The metrics under draws of noise, `(C, S, b)` float64 on the CPU."""
+        count = len(some.x)
+        together = max(1, parts.size // count)
+        found = []
+        for first in range(draws.start, draws.stop, together):
+            now = range(first, min(first + together, draws.stop))
+            noisy = [
+                with_noise(some.x, keys.fold_in(draw).fine_normal(some.x), self.sigma) for draw in now
+            ]
+            batch = some.repeat(len(now))._replace(x=torch.cat(noisy))
+            values = torch.cat(list(parts.run(partial(self._values, model), batch)), 1)
+            found.append(values.reshape(len(values), len(now), count))
+        return torch.cat(found, 1)
+
+    def _values(self, model: Model, part: Batch) -> Tensor:
+        """The metrics of a part of a batch, `(C, b)`."""
+        output = model(part.inputs())
+        values = []
+        for column in self.columns:
+            value = one_per_example(column.function(output, part.y), len(part.x), f"the {column.name}")
+            if bool(value.isnan().any()):
+                raise ValueError(
+                    f"the {column.name} is NaN under noise for {examples(value.isnan())}: a metric that is "
+                    "certified must be a number for any output, so give it one where it is not defined"
+                )
+            values.append(value.double().cpu())
+        return torch.stack(values)
+
+
+def _at(ordered: Tensor, place: int, worst: Tensor) -> Tensor:
+    """The `place`-th smallest of ordered values `(C, n, b)`, counted from 1; beyond them the worst, the best."""
+    if place < 1:
+        return worst.expand(-1, ordered.shape[2])
+    if place > ordered.shape[1]:
+        return torch.full_like(ordered[:, 0], math.inf)
+    return ordered[:, place - 1]
+
+
+def _batch(x: Input, y: Target, noisy_input: str | int | None) -> Batch:
+    """The batch, whose `x` is what noise is added to."""
+    anywhere = Threat(l2, 0.0, bounds=None)
+    return Batch.single(x, y, anywhere if noisy_input is None else {noisy_input: anywhere})
+
+
+def _columns(metrics: Any) -> tuple[Column, ...]:
+    example = '{"mask": {"dice": masks()}}, or {"": {"dice": Task(dice, worse="lower", worst=0.0)}}'
+    named = isinstance(metrics, Mapping) and all(isinstance(tasks, Mapping) for tasks in metrics.values())
+    if not named or not any(metrics.values()):
+        raise TypeError(f"metrics must be {{head: {{name: task}}}}, {example}; got {metrics!r:.100}")
+    columns = []
+    for head, tasks in metrics.items():
+        for name, task in tasks.items():
+            if not isinstance(task, Task):
+                raise TypeError(
+                    f"the metric {name!r} of head {head!r} must be a task, which says which way it is worse; got "
+                    f"{getattr(task, '__name__', type(task).__name__)}: write {example}"
+                )
+            which = f"metric {name!r}" + (f" of head {head!r}" if head != "" else "")
+            columns.append(Column(which, on(head, task.metric), task.sign, task.worst))
+    return tuple(columns)
