@@ -18,7 +18,6 @@ from advreg import (
     Adamax,
     J_IND_reg,
     J_IND_seg,
-    Momentum,
     Steepest,
     Threat,
     __version__,
@@ -44,7 +43,7 @@ from advreg.objectives import (
     tversky,
     worst_point,
 )
-from advreg.rules import Adaptive, Decayed, Shrinking
+from advreg.rules import Adaptive, Decayed, Momentum, Shrinking
 from advreg.tasks import masks, outlines, points
 
 Heads = dict[str, Tensor]

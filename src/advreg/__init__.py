@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from advreg import (
         attacks,
+        certificates,
         detectors,
         diagnosis,
         evaluation,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from advreg.execution import Execution
     from advreg.metrics import contour_dice, dice, point_error, soft_dice
     from advreg.objectives import J_IND_reg, J_IND_seg, J_OOD_reg, J_OOD_seg, negate, on, weighted
-    from advreg.rules import Adamax, Momentum, Steepest
+    from advreg.rules import Adamax, Steepest
     from advreg.threats import Keys, Threat, l1, l2, linf
 
 __version__ = version("advreg")
@@ -48,11 +49,11 @@ __all__ = [
     "J_OOD_reg",
     "J_OOD_seg",
     "Keys",
-    "Momentum",
     "Steepest",
     "Threat",
     "attacks",
     "auto_attack",
+    "certificates",
     "contour_dice",
     "detectors",
     "diagnose",
@@ -85,6 +86,7 @@ __all__ = [
 
 _ROOMS = {
     "attacks": ("auto_attack", "ood_attack", "pgd_attack"),
+    "certificates": (),
     "detectors": (),
     "diagnosis": ("diagnose",),
     "evaluation": ("evaluate", "radius_curve"),
@@ -92,7 +94,7 @@ _ROOMS = {
     "metrics": ("contour_dice", "dice", "point_error", "soft_dice"),
     "objectives": ("J_IND_reg", "J_IND_seg", "J_OOD_reg", "J_OOD_seg", "negate", "on", "weighted"),
     "plotting": (),
-    "rules": ("Adamax", "Momentum", "Steepest"),
+    "rules": ("Adamax", "Steepest"),
     "tasks": (),
     "testing": (),
     "threats": ("Keys", "Threat", "l1", "l2", "linf"),

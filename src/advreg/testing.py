@@ -93,7 +93,7 @@ def check_rule(rule: Rule[Any], *, steps: int = 50) -> None:
         AssertionError: What does not hold.
 
     Example:
-        >>> from advreg import Momentum
+        >>> from advreg.rules import Momentum
         >>> from advreg.testing import check_rule
         >>> check_rule(Momentum(0.2))
     """

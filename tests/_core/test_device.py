@@ -17,7 +17,6 @@ from advreg import (
     Execution,
     J_IND_reg,
     J_IND_seg,
-    Momentum,
     Steepest,
     Threat,
     dice,
@@ -34,7 +33,7 @@ from advreg.attacks import ascend, value_and_gradient
 from advreg.attacks._run import Plan, climbed
 from advreg.execution import Batch
 from advreg.objectives import normalised
-from advreg.rules import Adaptive, Decayed, Shrinking
+from advreg.rules import Adaptive, Decayed, Momentum, Shrinking
 
 RULES = [Steepest(), Momentum(), Adamax(0.2), Adaptive(), Decayed(Steepest())]
 CONTOUR = on("contour", J_IND_reg)

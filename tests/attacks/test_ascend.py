@@ -16,7 +16,6 @@ from advreg import (
     J_IND_reg,
     J_IND_seg,
     Keys,
-    Momentum,
     Steepest,
     Threat,
     l1,
@@ -26,7 +25,7 @@ from advreg import (
     pgd_attack,
 )
 from advreg.attacks import ascend, value_and_gradient
-from advreg.rules import Adaptive
+from advreg.rules import Adaptive, Momentum
 
 SUM = value_and_gradient(lambda x: x.sum(1))
 RULES = [Steepest(0.2), Momentum(0.2), Adamax(0.2), Adaptive()]

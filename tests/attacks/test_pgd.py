@@ -11,7 +11,6 @@ from advreg import (
     J_IND_reg,
     J_IND_seg,
     J_OOD_reg,
-    Momentum,
     Steepest,
     Threat,
     l1,
@@ -21,6 +20,7 @@ from advreg import (
     pgd_attack,
     weighted,
 )
+from advreg.rules import Momentum
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
 

@@ -11,7 +11,6 @@ from advreg import (
     J_IND_reg,
     J_IND_seg,
     Keys,
-    Momentum,
     Steepest,
     Threat,
     dice,
@@ -26,7 +25,7 @@ from advreg import (
 from advreg.attacks import ascend, last_iterate, value_and_gradient
 from advreg.execution import Batch
 from advreg.objectives import SegPGD, SharpenedDice, Within, cross_entropy, normalised, worst_head
-from advreg.rules import Adaptive, Shrinking
+from advreg.rules import Adaptive, Momentum, Shrinking
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
 

@@ -13,7 +13,6 @@ from advreg import (
     Execution,
     J_IND_reg,
     J_IND_seg,
-    Momentum,
     Steepest,
     Threat,
     dice,
@@ -27,7 +26,7 @@ from advreg import (
 from advreg.attacks import universal_attack
 from advreg.execution import AssumptionError
 from advreg.objectives import per_example
-from advreg.rules import Adaptive
+from advreg.rules import Adaptive, Momentum
 
 WEIGHT = torch.tensor([1.0, -2.0, 0.5, 3.0])
 

@@ -26,7 +26,7 @@ LIBRARY = (
     ("rules", "evaluation"),
     ("tasks", "detectors", "testing"),
     ("attacks",),
-    ("training", "diagnosis", "plotting"),
+    ("training", "certificates", "diagnosis", "plotting"),
 )
 STUDY = (
     ("_core",),
@@ -58,8 +58,8 @@ LENGTH = 400  # lines of code in a file
 NO_EXAMPLE = {
     "metrics": {"decide", "mask_like", "probabilities"},
     "objectives": {"J_IND_seg", "J_OOD_reg", "at"},
-    "execution": {"evaluating", "room"},
-    "evaluation": {"written_whole"},
+    "execution": {"evaluating", "is_frozen", "room"},
+    "evaluation": {"measure", "written_whole"},
     "rules": {"cosine"},
     "training": {"L_adv_r", "L_adv_s", "L_rand"},
 }
@@ -67,8 +67,9 @@ NO_EXAMPLE = {
 NO_SOURCE = {
     "attacks": {"value_and_gradient"},
     "detectors": {"lower_score", "report", "score_of", "scores"},
-    "evaluation": {"written_whole"},
-    "execution": {"evaluating", "frozen", "heads", "room", "running"},
+    "certificates": {"over_draws"},
+    "evaluation": {"measure", "written_whole"},
+    "execution": {"evaluating", "frozen", "heads", "is_frozen", "room", "running"},
     "metrics": {"decide", "mask_like", "probabilities", "threshold"},
     "objectives": {
         *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "transformed"),

@@ -9,7 +9,6 @@ from advreg import (
     Execution,
     J_IND_reg,
     J_IND_seg,
-    Momentum,
     Steepest,
     Threat,
     dice,
@@ -23,6 +22,7 @@ from advreg import (
 )
 from advreg.attacks import random_noise, score_attack, square_attack
 from advreg.objectives import Within
+from advreg.rules import Momentum
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)
 

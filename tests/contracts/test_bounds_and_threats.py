@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from advreg import Adamax, J_IND_reg, Keys, Momentum, Steepest, Threat, diagnose, l1, l2, linf, pgd_attack
+from advreg import Adamax, J_IND_reg, Keys, Steepest, Threat, diagnose, l1, l2, linf, pgd_attack
 from advreg.attacks import random_noise, score_attack, square_attack
-from advreg.rules import Adaptive, Decayed, Here, Shrinking, Stepwise
+from advreg.rules import Adaptive, Decayed, Here, Momentum, Shrinking, Stepwise
 
 NORMS = (linf, l2, l1)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

@@ -6,7 +6,6 @@ import torch
 from advreg import (
     Adamax,
     J_IND_reg,
-    Momentum,
     Steepest,
     Threat,
     auto_attack,
@@ -19,7 +18,7 @@ from advreg import (
 )
 from advreg.attacks import power_start, random_noise, score_attack, square_attack
 from advreg.diagnosis import Diagnosis
-from advreg.rules import Adaptive
+from advreg.rules import Adaptive, Momentum
 from advreg.tasks import points
 
 SCALE = torch.tensor([1.0, 0.25, 4.0], dtype=torch.float64).reshape(3, 1, 1)

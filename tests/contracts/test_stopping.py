@@ -4,20 +4,8 @@ import pytest
 import torch
 from networks import Sizes, batch, two_heads
 
-from advreg import (
-    Adamax,
-    J_IND_reg,
-    J_IND_seg,
-    Momentum,
-    Steepest,
-    Threat,
-    l2,
-    linf,
-    on,
-    pgd_attack,
-    point_error,
-)
-from advreg.rules import Shrinking
+from advreg import Adamax, J_IND_reg, J_IND_seg, Steepest, Threat, l2, linf, on, pgd_attack, point_error
+from advreg.rules import Momentum, Shrinking
 
 OPTIONS = {"objective": on("contour", J_IND_reg), "threat": Threat(linf, 0.1), "steps": 12}
 

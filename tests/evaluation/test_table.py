@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from advreg.evaluation import Row, Table, bootstrap
 
-HEADER = '"index","group","radius","attack","head","metric","value"'
+HEADER = '"index","group","radius","attack","head","metric","value","bound"'
 
 
 TEXTS = st.text(max_size=5)
@@ -82,7 +82,7 @@ def test_means_errors_teach():
     with pytest.raises(ValueError, match=r"1 is infinite, Row.index=7.*means.infinite="):
         table.means()
     for by in (["attack", "value"], "attack"):
-        with pytest.raises(KeyError, match=r"expected columns out of index, .*metric; got"):
+        with pytest.raises(KeyError, match=r"expected columns out of index, .*metric, bound; got"):
             table.means(by)
 
 
@@ -112,7 +112,7 @@ def test_jsonl_is_strict_json_and_csv_has_a_header(tmp_path):
     line = table.save(tmp_path / "t.jsonl").read_text()
     assert json.loads(line, parse_constant=pytest.fail)["value"] == "-inf"
     lines = table.save(tmp_path / "t.csv").read_text().splitlines()
-    assert lines == [HEADER, '0,"Ada",nan,"a","mask","distance",-inf']
+    assert lines == [HEADER, '0,"Ada",nan,"a","mask","distance",-inf,"found"']
 
 
 @pytest.mark.parametrize(

@@ -10,21 +10,9 @@ from networks.cuttable import SkipNet, cost
 from networks.deep import Block, Deep
 from torch import nn
 
-from advreg import (
-    Adamax,
-    Execution,
-    J_IND_reg,
-    J_IND_seg,
-    Momentum,
-    Threat,
-    l2,
-    linf,
-    on,
-    ood_attack,
-    pgd_attack,
-)
+from advreg import Adamax, Execution, J_IND_reg, J_IND_seg, Threat, l2, linf, on, ood_attack, pgd_attack
 from advreg.execution import running
-from advreg.rules import Adaptive
+from advreg.rules import Adaptive, Momentum
 
 OPTIONS = {"objective": on("mask", J_IND_seg), "threat": Threat(linf, 0.1), "steps": 4}
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from advreg import Adamax, Momentum, Steepest, Threat, l1, l2, linf
-from advreg.rules import Adaptive, Decayed, Here, Stepwise
+from advreg import Adamax, Steepest, Threat, l1, l2, linf
+from advreg.rules import Adaptive, Decayed, Here, Momentum, Stepwise
 from advreg.testing import check_rule
 
 SHIPPED = [

@@ -12,7 +12,6 @@ from advreg import (
     J_IND_reg,
     J_IND_seg,
     Keys,
-    Momentum,
     Steepest,
     Threat,
     linf,
@@ -22,7 +21,7 @@ from advreg import (
     weighted,
 )
 from advreg.objectives import SegPGD, SharpenedDice, normalised, worst_head
-from advreg.rules import Adaptive, Decayed
+from advreg.rules import Adaptive, Decayed, Momentum
 from advreg.training import Adversary, L_adv_rs, Noise, PureNoise
 
 REG, SEG = on("contour", J_IND_reg), on("mask", J_IND_seg)

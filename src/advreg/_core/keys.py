@@ -118,7 +118,7 @@ class Keys:
         entries = math.prod(like.shape[1:])
         half = -(-entries // 2)
         words = self._words(like, 4 * half)
-        uniform = ((words[:, ::2] << 20) + (words[:, 1::2] >> 12) + 0.5) / 2.0**52
+        uniform = (((words[:, ::2] << 20) + (words[:, 1::2] >> 12)).double() + 0.5) / 2.0**52
         radius, angle = (-2.0 * uniform[:, :half].log()).sqrt(), 2.0 * math.pi * uniform[:, half:]
         return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :entries].reshape(like.shape)
 

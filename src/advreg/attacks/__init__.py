@@ -6,6 +6,7 @@ All that follow gradients are one engine, `ascend`, the paper's Algorithm 1.
 from advreg.attacks._ascend import Iterate, ValueAndGradient, ascend, value_and_gradient
 from advreg.attacks._auto import AutoResult, Worst, auto_attack
 from advreg.attacks._gradient_free import random_noise, score_attack, square_attack
+from advreg.attacks._minimal import CriticalRadius, critical_radius
 from advreg.attacks._ood import OODResult, ood_attack
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import Attack, AttackResult
@@ -18,6 +19,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "AutoResult",
+    "CriticalRadius",
     "Front",
     "Iterate",
     "OODResult",
@@ -26,6 +28,7 @@ __all__ = [
     "Worst",
     "ascend",
     "auto_attack",
+    "critical_radius",
     "last_iterate",
     "ood_attack",
     "pgd_attack",

@@ -2,13 +2,23 @@
 
 from advreg.certificates._bounds import largest_radius
 from advreg.certificates._certify import Certificate, Certified, certified_curve, certify
+from advreg.certificates._outputs import (
+    PixelCertificate,
+    certified_radius,
+    certify_outputs,
+    certify_pixels,
+)
 from advreg.certificates._smoothed import draws, over_draws, smoothed, under_noise
 
 __all__ = [
     "Certificate",
     "Certified",
+    "PixelCertificate",
     "certified_curve",
+    "certified_radius",
     "certify",
+    "certify_outputs",
+    "certify_pixels",
     "draws",
     "largest_radius",
     "over_draws",

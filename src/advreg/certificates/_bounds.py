@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scipy.stats import binom, norm
+from scipy.stats import binom, norm  # type: ignore[import-untyped]
 
 
 class Look(NamedTuple):
@@ -52,7 +52,7 @@ def below(samples: int, probability: float, alpha: float) -> int:
 
 
 def above(samples: int, probability: float, alpha: float) -> int:
-    """The smallest k for which the k-th smallest is below the quantile with chance alpha at most; or n + 1."""
+    """The smallest k for which the k-th smallest is below a quantile with chance alpha at most; or n + 1."""
     return samples + 1 - below(samples, 1 - probability, alpha)
 
 
@@ -66,12 +66,22 @@ def shifted(radius: float, sigma: float) -> float:
     return float(norm.cdf(-radius / sigma))
 
 
-def largest_radius(samples: int, sigma: float, alpha: float) -> float:
+def largest_radius(samples: int, sigma: float, confidence: float = 0.999) -> float:
     """The largest radius for which so many samples give any bound at all.
 
+    The smallest of n samples bounds the quantile p where `(1 - p)^n <= 1 - confidence`.
+
+    Args:
+        samples: Draws of noise.
+        sigma: Their deviation.
+        confidence: Of each bound.
+
     Example:
-        >>> round(largest_radius(1000, 0.25, 0.001), 2)
-        0.62
+        >>> from advreg.certificates import largest_radius
+        >>> round(largest_radius(1000, 0.25), 2), round(largest_radius(10_000, 0.25), 2)
+        (0.62, 0.8)
+
+    Source:
+        Cohen et al., arXiv:1902.02918, section 4.
     """
-    # the smallest of n samples bounds the quantile p where (1 - p) ** n <= alpha
-    return float(-sigma * norm.ppf(-math.expm1(math.log(alpha) / samples)))
+    return float(-sigma * norm.ppf(-math.expm1(math.log1p(-confidence) / samples)))

@@ -16,8 +16,8 @@ from advreg._core.checks import examples, one_per_example
 from advreg._core.keys import Keys
 from advreg._core.targets import count_of
 from advreg._core.types import Input, Model, PerExample, Target
-from advreg.certificates._bounds import above, below, largest_radius, looks, shifted
-from advreg.certificates._noise import check_sigma, slack, with_noise
+from advreg.certificates._bounds import above, below, looks, shifted
+from advreg.certificates._noise import check_sigma, slack, under_draws
 from advreg.evaluation import Batches, Cell, Settings, Table, measure
 from advreg.execution import Batch, Execution, Parts, running
 from advreg.objectives import heads_read, on
@@ -34,8 +34,8 @@ _LINF = "Linf: its radius r lies inside the L2 radius r * sqrt(entries of an inp
 class Certificate(Table):
     """Table of guaranteed values, with what exactly is guaranteed, which it prints.
 
-    Its rows have the bound "guaranteed", and stand beside those of attacks: `radius_curve(...) + certify(...)`
-    is one table, and one figure of `advreg.plotting.plot_curves`.
+    Its rows have the bound "guaranteed", and stand beside those of attacks: the sum of `radius_curve(...)`
+    and `certify(...)` is one table, and one figure.
 
     Args:
         rows: The rows, any iterable of `Row`.
@@ -89,7 +89,7 @@ def certify(
             counts, which way it is worse, and its worst number, which stands where nothing is guaranteed.
         sigma: Deviation of the noise, in units of the input. A larger one reaches further, at a worse median.
         radii: L2 radii, distinct, 0 or more; 0 bounds the median itself.
-        samples: How many draws of noise, at most. Beyond `largest_radius` nothing can be
+        samples: How many draws of noise, at most. Beyond `largest_radius(samples, sigma)` nothing can be
             said with so many.
         confidence: Of each bound. With `jointly` that of all together.
         tolerance: Sampling of an example stops once none of its bounds can move further than this, in the
@@ -120,7 +120,7 @@ def certify(
         >>> x, y = torch.zeros(2, 2), torch.zeros(2, 1, 2)
         >>> certify(model, x, y, {"": {"error": Task(point_error, "higher")}}, sigma=0.1, radii=[0.1])
         Certificate(2 rows; attack: smoothing; head: ''; metric: error; radius: 0.1; bound: guaranteed)
-        guaranteed: no perturbation of this L2 norm or less makes the median over noise (sigma 0.1) worse
+        guaranteed: no perturbation of this L2 norm or less makes the median worse, at sigma 0.1
         confidence: 0.999, of each bound by itself
         holds for: these examples, since it is made with their truth; not for new ones
         Linf: its radius r lies inside the L2 radius r * sqrt(entries of an input), here 1.41 r
@@ -226,14 +226,15 @@ def certified_curve(
         )
     columns = _columns(metrics)
     several = jointly * len(radii) * len(columns) if jointly > 1 else 1
-    smoothing = Smoothing(sigma, samples, (1 - confidence) / several, tolerance, columns, noisy_input, execution)
+    alpha = (1 - confidence) / several
+    smoothing = Smoothing(sigma, samples, alpha, tolerance, columns, noisy_input, execution)
     cells = [Cell("smoothing", radius, smoothing, None, "guaranteed") for radius in radii]
     functions = {head: {name: task.metric for name, task in tasks.items()} for head, tasks in metrics.items()}
     settings = Settings(groups, journal, seed, device, progress, shard=shard)
     found = measure(model, batches, functions, cells, {"radii": radii}, settings)
     each = f"of all bounds of {jointly} examples at once" if jointly > 1 else "of each bound by itself"
     lines = (
-        f"guaranteed: no perturbation of this L2 norm or less makes the median over noise (sigma {sigma:g}) worse",
+        f"guaranteed: no perturbation of this L2 norm or less makes the median worse, at sigma {sigma:g}",
         f"confidence: {confidence:g}, {each}",
         "holds for: these examples, since it is made with their truth; not for new ones",
         _LINF,
@@ -284,9 +285,7 @@ class Smoothing:
             with network.quick() as quick:
                 return self._bounds(quick, network.parts, batch, Keys.of(batch.x, seed, index), radii)
 
-    def _bounds(
-        self, model: Model, parts: Parts, batch: Batch, keys: Keys, radii: Sequence[float]
-    ) -> Tensor:
+    def _bounds(self, model: Model, parts: Parts, batch: Batch, keys: Keys, radii: Sequence[float]) -> Tensor:
         """Look at more and more samples, of the examples of which a bound can still move."""
         signs = torch.tensor([column.sign for column in self.columns], dtype=torch.float64)[:, None]
         worst = -signs * torch.tensor([[column.worst] for column in self.columns], dtype=torch.float64)
@@ -297,8 +296,9 @@ class Smoothing:
         values = worst.new_empty(len(signs), 0, len(left))  # larger is better
         for n, alpha in looks(self.samples, self.alpha, adaptive=self.tolerance is not None):
             some, own = batch.take(left.to(batch.x.device)), Keys(keys.seed, keys.index.cpu()[left])
-            drawn = self._drawn(model, parts, some, own, range(values.shape[1], n))
-            values = torch.cat([values, -signs[:, None] * drawn], 1)
+            draws = range(values.shape[1], n)
+            drawn = under_draws(partial(self._values, model), parts, some, own, self.sigma, draws)
+            values = torch.cat([values, -signs[:, None] * drawn.permute(2, 0, 1)], 1)
             ordered = values.sort(1).values
             low = torch.stack([_at(ordered, below(n, q, alpha), worst) for q in quantiles])
             high = torch.stack([_at(ordered, above(n, q, alpha), worst) for q in quantiles])
@@ -310,23 +310,8 @@ class Smoothing:
                 break
         return -signs * found
 
-    def _drawn(self, model: Model, parts: Parts, some: Batch, keys: Keys, draws: range) -> Tensor:
-        """The metrics under draws of noise, `(C, S, b)` float64 on the CPU."""
-        count = len(some.x)
-        together = max(1, parts.size // count)
-        found = []
-        for first in range(draws.start, draws.stop, together):
-            now = range(first, min(first + together, draws.stop))
-            noisy = [
-                with_noise(some.x, keys.fold_in(draw).fine_normal(some.x), self.sigma) for draw in now
-            ]
-            batch = some.repeat(len(now))._replace(x=torch.cat(noisy))
-            values = torch.cat(list(parts.run(partial(self._values, model), batch)), 1)
-            found.append(values.reshape(len(values), len(now), count))
-        return torch.cat(found, 1)
-
     def _values(self, model: Model, part: Batch) -> Tensor:
-        """The metrics of a part of a batch, `(C, b)`."""
+        """The metrics of a part of a batch, `(b, C)` float64 on the CPU."""
         output = model(part.inputs())
         values = []
         for column in self.columns:
@@ -337,11 +322,11 @@ class Smoothing:
                     "certified must be a number for any output, so give it one where it is not defined"
                 )
             values.append(value.double().cpu())
-        return torch.stack(values)
+        return torch.stack(values, 1)
 
 
 def _at(ordered: Tensor, place: int, worst: Tensor) -> Tensor:
-    """The `place`-th smallest of ordered values `(C, n, b)`, counted from 1; beyond them the worst, the best."""
+    """The `place`-th smallest of values `(C, n, b)` in order, counted from 1; before them the worst."""
     if place < 1:
         return worst.expand(-1, ordered.shape[2])
     if place > ordered.shape[1]:
@@ -365,8 +350,8 @@ def _columns(metrics: Any) -> tuple[Column, ...]:
         for name, task in tasks.items():
             if not isinstance(task, Task):
                 raise TypeError(
-                    f"the metric {name!r} of head {head!r} must be a task, which says which way it is worse; got "
-                    f"{getattr(task, '__name__', type(task).__name__)}: write {example}"
+                    f"the metric {name!r} of head {head!r} must be a task, which says which way it is worse; "
+                    f"got {getattr(task, '__name__', type(task).__name__)}: write {example}"
                 )
             which = f"metric {name!r}" + (f" of head {head!r}" if head != "" else "")
             columns.append(Column(which, on(head, task.metric), task.sign, task.worst))

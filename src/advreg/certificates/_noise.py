@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from advreg._core.checks import examples
 from advreg._core.keys import Keys
+from advreg.execution import Batch, Parts
 
 GRID = 2.0**-32
 """The distance of the numbers to which inputs and noise are rounded before they are added."""
@@ -44,6 +46,30 @@ def with_noise(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
         )
     on_grid = wide + (_rounded(wide) - wide).detach()  # exactly the rounded number, with a gradient of 1
     return (on_grid + _rounded(sigma * normal)).to(x.dtype)
+
+
+def under_draws(
+    look: Callable[[Batch], Tensor], parts: Parts, batch: Batch, keys: Keys, sigma: float, draws: range
+) -> Tensor:
+    """A function of inputs under draws of each example's own noise, `(S, B, ...)`, as many at once as fit.
+
+    Args:
+        look: A part of the batch, with noise, to `(b, ...)`.
+        parts: What runs a batch in parts.
+        batch: The examples, `B`.
+        keys: Theirs.
+        sigma: The deviation of the noise.
+        draws: The numbers of the draws, `S`: the same number is the same noise.
+    """
+    count, found = len(batch.x), []
+    together = max(1, parts.size // count)
+    for first in range(draws.start, draws.stop, together):
+        now = range(first, min(first + together, draws.stop))
+        noisy = [with_noise(batch.x, keys.fold_in(draw).fine_normal(batch.x), sigma) for draw in now]
+        several = batch.repeat(len(now))._replace(x=torch.cat(noisy))
+        values = torch.cat(list(parts.run(look, several)))
+        found.append(values.reshape(len(now), count, *values.shape[1:]))
+    return torch.cat(found)
 
 
 def common_noise(x: Tensor, seed: int, draw: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ def smoothed(
 
 
 def draws(model: Model, sigma: float, samples: int, *, seed: int = 0) -> Model:
-    """The outputs of a network under draws of Gaussian noise: each `(B, S, *output)` for S draws.
+    """Draws of Gaussian noise: a network's outputs under each of S, `(B, S, *output)`.
 
     The noise is the same for all inputs, by `seed`. Attack it through `under_noise`, measure it through
     `over_draws`: for a fair judgement, on another seed than the attack's.
@@ -81,6 +82,9 @@ def draws(model: Model, sigma: float, samples: int, *, seed: int = 0) -> Model:
         >>> from advreg.certificates import draws
         >>> draws(torch.nn.Linear(3, 2), sigma=0.25, samples=10)(torch.rand(4, 3)).shape
         torch.Size([4, 10, 2])
+
+    Source:
+        Cohen et al., arXiv:1902.02918; Salman et al., arXiv:1906.04584, section 2.2.
     """
     check_sigma(sigma)
     if samples < 1:
@@ -150,11 +154,11 @@ class OverDraws:
         """The value, `(B,)`."""
         count = next(tensors(output)).shape[1]
         each = [
-            self.function(map_tensors(lambda tensor, draw=draw: tensor[:, draw], output), target)
+            self.function(map_tensors(itemgetter((slice(None), draw)), output), target)
             for draw in range(count)
         ]
         values = torch.stack(each, 1)
-        return values.mean(1) if self.reduce == "mean" else values.median(1).values
+        return values.mean(1) if self.reduce == "mean" else torch.median(values, 1).values
 
 
 class Draws(nn.Module):
@@ -172,6 +176,11 @@ class Draws(nn.Module):
 
     def forward(self, x: Tensor, heads: Iterable[str | int] | None = None) -> Output:
         """All draws in one pass."""
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"noise is added to one tensor; got inputs of type {type(x).__name__}: wrap the model in a "
+                "function of the one that is perturbed, lambda image: model({**others, 'image': image})"
+            )
         normal = torch.cat([common_noise(x, self.seed, draw) for draw in range(self.samples)])
         several, alike = x.repeat_interleave(self.samples, 0), [1] * (x.ndim - 1)
         several = with_noise(several, normal.repeat(len(x), *alike), self.sigma)
@@ -184,7 +193,7 @@ class Draws(nn.Module):
                 f"outputs under noise must begin with the batch, here {count * self.samples} examples and "
                 f"draws; got shape {tuple(tensor.shape)}: leave what all examples share out of the output"
             )
-        return tensor.unflatten(0, (count, self.samples))
+        return tensor.reshape(count, self.samples, *tensor.shape[1:])
 
 
 class Smoothed(nn.Module):
@@ -205,7 +214,7 @@ class Smoothed(nn.Module):
         found = part_for(self.drawn, heads)(x)
         if "" in self.votes:
             return _shares(found)
-        medians = map_tensors(lambda tensor: tensor.median(1).values, found)
+        medians = map_tensors(lambda tensor: torch.median(tensor, 1).values, found)
         read = self.votes if heads is None else [key for key in self.votes if key in heads]
         held = {key: _shares(head(found, key, "output")) for key in read}
         return replaced(medians, held) if held else medians

@@ -35,7 +35,7 @@ Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 
 @runtime_checkable
 class Bounds(Protocol):
-    """What tells how bad a metric can become at each of several radii, without an input that shows it."""
+    """Bounds of metrics: how bad each can become within several radii, without an input that shows it."""
 
     def bounds(
         self, model: Model, x: Input, y: Target, radii: Sequence[float], *, seed: int, index: Tensor
@@ -248,16 +248,17 @@ class _Plan:
             return [[[] for _ in self.columns] for _ in cells]
         run, threat = cells[0].run, cells[0].threat
         if isinstance(run, Bounds):
-            radii, told = [cell.radius for cell in cells], {"seed": self.settings.seed, "index": index}
-            found: list[list[list[float]]] = run.bounds(self.model, x, y, radii, **told).tolist()
-            return found
+            radii = [cell.radius for cell in cells]
+            bounds = run.bounds(self.model, x, y, radii, seed=self.settings.seed, index=index)
+            values: list[list[list[float]]] = bounds.tolist()
+            return values
         if threat is not None and len(cells) > 1:
             several = self._repeated(Batch.of(x, y, threat, look=False), len(cells))  # the attack will
             if several is None:
                 return [values for cell in cells for values in self._measure([cell], batch)]
-            radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
+            own_radii = torch.tensor([cell.radius for cell in cells], dtype=torch.float64)
             assert isinstance(several.threat, Threat)  # a curve is over the radius of one input
-            own = replace(several.threat, radius=radii.repeat_interleave(count))
+            own = replace(several.threat, radius=own_radii.repeat_interleave(count))
             asked = several._replace(threat=own).arguments()
             x, y, threat, index = asked["x"], several.y, asked["threat"], index.repeat(len(cells))
         if run is not None:

@@ -18,6 +18,7 @@ from advreg._core.bootstrap import Interval, bootstrap
 from advreg._core.files import written_whole
 
 Bound: TypeAlias = Literal["found", "guaranteed"]
+"""Bound of a row: "found" by an attack, or "guaranteed" by a certificate."""
 
 _TOLD_APART = ("attack", "head", "metric", "radius")
 

@@ -132,7 +132,7 @@ def restored(model: nn.Module) -> Iterator[None]:
 
 
 def in_full(restore: Callable[[], None]) -> Callable[[], None]:
-    """What puts a state back once, to its end, however often interrupted; then it lets the interrupt go on."""
+    """What puts a state back, once and to its end, however often interrupted; then the interrupt goes on."""
     left = [restore]
 
     def put_back() -> None:

@@ -79,8 +79,8 @@ class Decayed:
         TypeError: A rule that is none, such as a class; a decay that is no function.
 
     Example:
-        >>> from advreg import Momentum, Steepest
-        >>> from advreg.rules import Decayed, Stepwise
+        >>> from advreg import Steepest
+        >>> from advreg.rules import Decayed, Momentum, Stepwise
         >>> smooth = Decayed(Steepest(1.0))
         >>> staged = Decayed(Momentum(0.2, decay=0.75), Stepwise(((0.5, 1.0), (0.75, 0.3)), last=0.1))
 

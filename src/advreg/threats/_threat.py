@@ -190,6 +190,12 @@ class Threat:
         inside = self.norm.size(d) <= self._radii(centre) * (1 + 8 * eps) + allowed
         return inside & ~rows(out).any(1)
 
+    def distance(self, x: Tensor, centre: Tensor) -> Tensor:
+        """How far each input is from its centre, in the norm and the scale, `(B,)` float32 at least."""
+        d, scale = wide(x) - wide(centre), self._scales(centre)
+        d = torch.where(self.free(centre), d, 0)  # NaN, too, may stand where nothing moves
+        return self.norm.size(d if scale is None else d / scale)
+
     def free(self, x: Tensor) -> Tensor:
         """Where mask and scale let inputs change, bool `(B, *input)`, everywhere without them."""
         if (mask := self.movable) is None:

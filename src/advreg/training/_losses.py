@@ -30,7 +30,7 @@ from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.execution import Execution, evaluating
 from advreg.rules import Rule, Steepest
 from advreg.threats import Threat, Threats, linf
-from advreg.training._perturb import Adversary, Noise, Perturb, PureNoise
+from advreg.training._perturb import Adversary, GaussianNoise, Noise, Perturb, PureNoise
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class AdversarialLoss:
     Args:
         loss: The task's loss, `(output, target) -> (B,)`.
         terms: What is added, by name: a weight, and what changes the inputs.
-        clean: The weight of the clean inputs' loss.
+        clean: The weight of the clean inputs' loss; at 0 they are not run, and no part.
         together: Whether clean and changed inputs go through the network in one pass. False takes a pass
             each, which needs less memory at once; a BatchNorm then sees them apart.
 
@@ -102,12 +102,12 @@ class AdversarialLoss:
         seed = int(torch.randint(2**62, ())) if seed is None else seed
         count = count_of(x)
         keys = Keys(seed, torch.arange(count) if index is None else index)
-        inputs = [without_marks(x)]
-        bare = _unwrapped(model)
+        plain, bare = without_marks(x), _unwrapped(model)
+        inputs = [plain] if self.clean else []
         with evaluating(bare):
             for number, (name, (_, perturb)) in enumerate(self.terms.items()):
                 changed = perturb(bare, x, y, keys.fold_in(number))
-                inputs.append(_like(changed, inputs[0], name))
+                inputs.append(_like(changed, plain, name))
         goal = without_marks(y)
         outputs = (
             _apart(model(_together(x, inputs, count)), y, self.loss, len(inputs), count)
@@ -115,9 +115,10 @@ class AdversarialLoss:
             else map(model, (map_tensors(Tensor.clone, each) for each in inputs))
         )
         means = [one_per_example(self.loss(output, goal), count, "a loss").mean() for output in outputs]
-        weights = [self.clean, *(weight for weight, _ in self.terms.values())]
-        total = torch.stack([weight * mean for weight, mean in zip(weights, means, strict=True)]).sum()
-        return total, dict(zip(("clean", *self.terms), (mean.detach() for mean in means), strict=True))
+        weights = {"clean": self.clean} if self.clean else {}
+        weights |= {name: weight for name, (weight, _) in self.terms.items()}
+        total = torch.stack([w * mean for w, mean in zip(weights.values(), means, strict=True)]).sum()
+        return total, dict(zip(weights, (mean.detach() for mean in means), strict=True))
 
 
 def L_adv_rs(
@@ -217,6 +218,33 @@ def L_rand(loss: PerExample, *, threat: Threats = Threat(linf, 0.07), pure: bool
             f"pure noise stands in the place of one image; got threats of {list(threat)}: leave pure=False"
         )
     return AdversarialLoss(loss, {"rand": (0.5, PureNoise(threat.radius))})
+
+
+def L_noise(loss: PerExample, *, sigma: float, clean: float = 0.0, varied: bool = False) -> AdversarialLoss:
+    """`L(x + noise)`: training for a smoothed predictor, whose certificates need a network that knows noise.
+
+    Args:
+        loss: The task's loss L, `(output, target) -> (B,)`.
+        sigma: Deviation of the Gaussian noise, that of `advreg.certificates.certify`.
+        clean: The share of the clean inputs' loss, 0 to 1; above 0 they cost a pass.
+        varied: Whether each example gets noise of another size, up to sigma, for several sigmas at once.
+
+    Raises:
+        ValueError: A share outside [0, 1]; as for `GaussianNoise`.
+
+    Example:
+        >>> import torch
+        >>> from advreg import J_IND_reg
+        >>> loss = L_noise(J_IND_reg, sigma=0.25)
+        >>> list(loss(torch.nn.Linear(3, 2), torch.rand(4, 3), torch.zeros(4, 2))[1])
+        ['noise']
+
+    Source:
+        Cohen et al., arXiv:1902.02918, section 3.3.
+    """
+    if not 0 <= clean <= 1:
+        raise ValueError(f"clean must be a share, 0 to 1; got {clean}")
+    return AdversarialLoss(loss, {"noise": (1 - clean, GaussianNoise(sigma, varied))}, clean=clean)
 
 
 def _unwrapped(model: Model) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,7 +17,7 @@ from advreg._core.types import Input, Model, PerExample, Target
 from advreg.attacks import last_iterate
 from advreg.execution import Batch, Execution
 from advreg.rules import Rule, Steepest
-from advreg.threats import Threat, Threats
+from advreg.threats import Threat, Threats, l2
 
 Perturb: TypeAlias = Callable[[Model, Input, Target, Keys], Input]
 """Perturbation of the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
@@ -87,6 +88,42 @@ class Noise:
         del model, y
         batch = Batch.of(x, None, self.threat)
         return batch.inputs(batch.threat.sample(batch.x, keys))
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """A `Perturb`: Gaussian noise, not clipped, as a smoothed predictor will meet it.
+
+    Args:
+        sigma: Deviation of the noise, in units of the input; or the largest of several, of which each example
+            gets a share of its own, uniform between 0 and 1, where `varied`.
+        varied: Whether examples get noise of different size.
+        noisy_input: Of a model of several inputs the key of the one that gets it.
+
+    Raises:
+        ValueError: A sigma that is not above zero and finite.
+
+    Source:
+        Cohen et al., Certified adversarial robustness via randomized smoothing, arXiv:1902.02918.
+    """
+
+    sigma: float
+    varied: bool = False
+    noisy_input: str | int | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise ValueError(f"sigma must be above zero and finite; got {self.sigma!r}")
+
+    def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
+        """The noisy inputs."""
+        del model, y
+        anywhere = Threat(l2, 0.0, bounds=None)
+        batch = Batch.of(x, None, anywhere if self.noisy_input is None else {self.noisy_input: anywhere})
+        noise = self.sigma * keys.normal(batch.x)
+        if self.varied:
+            noise = noise * per_example(keys.fold_in(0).uniform(batch.x.new_empty(len(batch.x))), batch.x)
+        return batch.inputs(batch.x + noise)
 
 
 @dataclass(frozen=True)
