@@ -5,9 +5,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from advreg.evaluation import Row, Table
-from advreg.plotting import plot_curves
+from advreg.plotting import plot_bounds, plot_brackets, plot_curves
 
 RADII = (0.0, 0.01, 0.03)
 
@@ -88,3 +89,39 @@ def test_matplotlib_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install .advreg\[plot\]"):
         plot_curves({"m": results(5)}, head="mask", metric="dice")
+
+
+def both(found=RADII, guaranteed=RADII):
+    """What attacks found and a little below it what is guaranteed."""
+    table = results(5, attacks=("auto",), radii=found)
+    held = [row._replace(attack="smoothing", bound="guaranteed", value=row.value - 0.2)
+            for row in results(5, attacks=("auto",), radii=guaranteed)]  # fmt: skip
+    return table + Table(held)
+
+
+def test_the_band_lies_between_what_is_found_and_what_is_guaranteed():
+    table = both()
+    ax = plot_bounds(table, head="mask", metric="dice")
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["between them", "found", "guaranteed"]
+    corners = ax.collections[0].get_paths()[0].vertices
+    for radius in RADII:
+        above, below = table.where(radius=radius).means(("bound",))
+        at = corners[np.isclose(corners[:, 0], radius), 1]
+        assert (at.min(), at.max()) == pytest.approx((below.mean, above.mean))
+    with pytest.raises(ValueError, match=r"that are guaranteed; the table is .*add what radius_curve"):
+        plot_bounds(results(5), head="mask", metric="dice")
+    with pytest.raises(ValueError, match=r"found has the radii \[0.0\], what is guaranteed \[0.1\]: take"):
+        plot_bounds(both((0.0,), (0.1,)), head="mask", metric="dice")
+
+
+def test_brackets_are_in_the_order_of_what_was_found():
+    low, high = torch.tensor([0.3, 0.1, 0.2]), torch.tensor([0.5, 0.2, math.inf])
+    ax = plot_brackets(low, high)
+    guaranteed, found, none = ax.lines
+    assert guaranteed.get_xdata().tolist() == pytest.approx([0.1, 0.3, 0.2])
+    assert found.get_xdata().tolist() == pytest.approx([0.2, 0.5])
+    assert list(none.get_ydata()) == [2]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["guaranteed", "found", "none found"]
+    with pytest.raises(ValueError, match=r"expected radii \(B,\) from below and from above"):
+        plot_brackets(low, high[:2])

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from advreg._core.optional import new_axes
 from advreg.attacks import Front
 from advreg.evaluation import Table
@@ -13,7 +16,7 @@ from advreg.evaluation import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_curves", "plot_front"]
+__all__ = ["plot_bounds", "plot_brackets", "plot_curves", "plot_front"]
 
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = "osD^vPX*"
@@ -75,6 +78,134 @@ def plot_curves(
             ax.fill_between(radii, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
     ax.set_xlabel("radius")
     ax.set_ylabel(label or (f"{metric} of {head}" if head else metric))
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_bounds(
+    table: Table,
+    *,
+    head: str,
+    metric: str,
+    ax: Axes | None = None,
+    confidence: float = 0.95,
+    label: str | None = None,
+) -> Axes:
+    """Draw what attacks found and what a certificate guarantees against the radius, and the band between.
+
+    The truth lies in the band: no adversary does more than the certificate says, and one did what was found.
+
+    Args:
+        table: Rows of both, `radius_curve(...) + certify(...)`, of the same examples. The attacks are on the
+            noisy predictor, `advreg.certificates.draws`, of which the certificate speaks.
+        head: Which head.
+        metric: Which metric.
+        ax: As for `plot_curves`.
+        confidence: Of the bootstrap intervals of the means, which are drawn as bars.
+        label: As for `plot_curves`.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: A table that lacks what was found or what is guaranteed, or radii that both have.
+        ImportError: matplotlib is not installed.
+
+    Example:
+        >>> from advreg.evaluation import Row, Table
+        >>> from advreg.plotting import plot_bounds
+        >>> rows = [Row(i, "", r, "auto", "mask", "dice", 1 - r * i) for r in (0.0, 0.1) for i in range(3)]
+        >>> rows += [row._replace(bound="guaranteed", value=row.value - 0.1) for row in rows]
+        >>> plot_bounds(Table(rows), head="mask", metric="dice").get_ylabel()
+        'dice of mask'
+    """
+    chosen = table.where(head=head, metric=metric)
+    sides = {}
+    for bound in ("found", "guaranteed"):
+        rows = chosen.where(bound=bound)
+        if not len(rows):
+            raise ValueError(
+                f"expected rows of metric {metric!r} of head {head!r} that are {bound}; the table is "
+                f"{table}: add what radius_curve found on draws(model, ...) and what certify guarantees"
+            )
+        sides[bound] = {mean.radius: mean for mean in rows.means(("radius",), confidence=confidence)}
+    both = sorted(sides["found"].keys() & sides["guaranteed"].keys())
+    if not both:
+        raise ValueError(
+            f"what is found has the radii {sorted(sides['found'])}, what is guaranteed "
+            f"{sorted(sides['guaranteed'])}: take the same"
+        )
+    if ax is None:
+        (ax,) = new_axes(_SIZE)
+    found, held = ([sides[bound][radius].mean for radius in both] for bound in ("found", "guaranteed"))
+    ax.fill_between(both, held, found, color="C0", alpha=0.2, linewidth=0, label="between them")
+    for bound, marker, line in (("found", "o", "-"), ("guaranteed", "s", "--")):
+        means = [sides[bound][radius] for radius in sorted(sides[bound])]
+        radii, values = [mean.radius for mean in means], [mean.mean for mean in means]
+        bars = [[mean.mean - mean.low for mean in means], [mean.high - mean.mean for mean in means]]
+        ax.errorbar(
+            radii,
+            values,
+            bars,
+            color="C0",
+            linestyle=line,
+            marker=marker,
+            markersize=4,
+            capsize=2,
+            label=bound,
+        )
+    ax.set_xlabel("L2 radius")
+    ax.set_ylabel(label or (f"{metric} of {head}" if head else metric))
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_brackets(
+    guaranteed: Tensor, found: Tensor, *, ax: Axes | None = None, label: str = "critical radius"
+) -> Axes:
+    """Draw the bracket of each example's critical radius: guaranteed from below, found from above.
+
+    Args:
+        guaranteed: Radii `(B,)`, of `advreg.certificates.certified_radius`.
+        found: Radii `(B,)`, of `advreg.attacks.critical_radius` on the noisy predictor; infinite where none
+            was found, which an arrow shows.
+        ax: As for `plot_curves`.
+        label: What the horizontal axis says.
+
+    Returns:
+        The axes; examples in the order of what was found, the most fragile below.
+
+    Raises:
+        ValueError: Radii that do not pair.
+        ImportError: matplotlib is not installed.
+
+    Example:
+        >>> import torch
+        >>> from advreg.plotting import plot_brackets
+        >>> plot_brackets(torch.tensor([0.1, 0.3]), torch.tensor([0.2, 0.5])).get_ylabel()
+        'example'
+    """
+    low, high = (torch.as_tensor(radii).detach().cpu().double() for radii in (guaranteed, found))
+    if low.ndim != 1 or low.shape != high.shape:
+        raise ValueError(
+            f"expected radii (B,) from below and from above; got {tuple(low.shape)} and {tuple(high.shape)}"
+        )
+    if ax is None:
+        (ax,) = new_axes(_SIZE)
+    order = high.argsort()
+    low, high = low[order], high[order]
+    places, endless = torch.arange(len(low)), high.isinf()
+    edge = 1.05 * float(torch.cat([low, high[~endless]]).max()) if len(low) else 1.0
+    ax.hlines(places, low, high.clamp(max=edge), color="C0", alpha=0.35, linewidth=2)
+    ax.plot(low, places, "s", color="C0", markersize=4, label="guaranteed")
+    ax.plot(high[~endless], places[~endless], "o", color="C1", markersize=4, label="found")
+    if bool(endless.any()):
+        ax.plot(
+            [edge] * int(endless.sum()), places[endless], ">", color="C1", markersize=4, label="none found"
+        )
+    ax.set_xlabel(label)
+    ax.set_ylabel("example")
+    ax.set_xlim(left=0)
     ax.legend(frameon=False)
     return ax
 

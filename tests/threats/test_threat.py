@@ -131,6 +131,17 @@ def test_samples_follow_the_example_not_the_batch():
     torch.testing.assert_close(threat.sample(centre, keys)[2:], alone, rtol=0, atol=1e-7)
 
 
+def test_distances_are_measured_in_norm_and_scale_where_something_moves():
+    x = torch.tensor([[0.1, 0.5, math.nan], [0.0, 0.2, 0.3]])
+    other = x + torch.tensor([0.3, -0.4, 0.0])
+    mask, scale = torch.tensor([True, True, False]), torch.tensor([1.0, 2.0, 1.0])
+    for norm, plain, scaled in ((linf, 0.4, 0.3), (l2, 0.5, 0.13**0.5), (l1, 0.7, 0.5)):
+        found = Threat(norm, 1.0, mask=mask).distance(other, x)
+        torch.testing.assert_close(found, torch.full((2,), plain))
+        found = Threat(norm, 1.0, mask=mask, scale=scale).distance(other, x)
+        torch.testing.assert_close(found, torch.full((2,), scaled))
+
+
 def test_per_example_radii_on_contains():
     centre = torch.full((3, 2), 0.5)
     threat = Threat(linf, torch.tensor([0.1, 0.2, 0.3]))

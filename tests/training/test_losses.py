@@ -10,9 +10,11 @@ from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on, pgd_a
 from advreg.training import (
     AdversarialLoss,
     Adversary,
+    GaussianNoise,
     L_adv_r,
     L_adv_rs,
     L_adv_s,
+    L_noise,
     L_rand,
     Noise,
     PureNoise,
@@ -141,6 +143,42 @@ def test_l_rand_weighs_both_halves_equally(pure):
     noisy = perturb(model, x, y, Keys(1, torch.arange(4)).fold_in(0))
     torch.testing.assert_close(parts["rand"], mean(model, noisy, y).detach())
     torch.testing.assert_close(total, 0.5 * mean(model, x, y) + 0.5 * mean(model, noisy, y))
+
+
+def test_l_noise_is_the_loss_under_gaussian_noise_and_runs_the_clean_inputs_only_where_they_count():
+    model, (x, y) = two_heads(), batch()
+    passes = []
+    model.register_forward_hook(lambda module, given, output: passes.append(len(given[0])))
+    noisy = GaussianNoise(0.25)(model, x, y, Keys(1, torch.arange(len(x))).fold_in(0))
+    total, parts = L_noise(TASK, sigma=0.25)(model, x, y, seed=1)
+    assert passes == [len(x)]
+    torch.testing.assert_close(total, mean(model, noisy, y))
+    assert list(parts) == ["noise"]
+    total, parts = L_noise(TASK, sigma=0.25, clean=0.4)(model, x, y, seed=1)
+    torch.testing.assert_close(total, 0.4 * mean(model, x, y) + 0.6 * mean(model, noisy, y))
+    assert list(parts) == ["clean", "noise"]
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="clean must be a share"):
+            L_noise(TASK, sigma=0.25, clean=wrong)
+
+
+def test_gaussian_noise_has_its_deviation_is_not_clipped_and_belongs_to_the_example():
+    x, keys = torch.full((400, 1, 8, 8), 0.9), Keys(3, torch.arange(400))
+    noise = GaussianNoise(0.25)(None, x, None, keys) - x
+    assert noise.std().item() == pytest.approx(0.25, rel=0.02)
+    assert (x + noise).max() > 1.5
+    part = GaussianNoise(0.25)(None, x[7:9], None, Keys(3, torch.arange(7, 9))) - x[7:9]
+    assert torch.equal(part, noise[7:9])
+    varied = (GaussianNoise(0.25, varied=True)(None, x, None, keys) - x).flatten(1).std(1)
+    assert varied.min() < 0.02
+    assert 0.22 < varied.max() < 0.3
+    inputs = {"image": x, "age": torch.zeros(400, 1)}
+    changed = GaussianNoise(0.25, noisy_input="image")(None, inputs, None, keys)
+    assert torch.equal(changed["image"], x + noise)
+    assert torch.equal(changed["age"], inputs["age"])
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="sigma must be above zero"):
+            GaussianNoise(wrong)
 
 
 def test_a_users_own_term_counts_with_its_weight():
