@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,8 +27,9 @@ from lumbar_disk.data import Discs, Options, Prepared, build
 from lumbar_disk.network import Batch, UNet, fit, untrained
 from lumbar_disk.study import CLEAN, CONTOUR_DICE, MASK_DICE, MEASURES, Evaluation, Examples
 from lumbar_disk.virtual import ShapeModel, Stream
+from lumbar_disk.weights import available, pretrained
 
-__all__ = ["Recipe", "Report", "layout", "load", "phantom_recipe", "run", "spider_recipe"]
+__all__ = ["Recipe", "Report", "layout", "layout_shipped", "load", "phantom_recipe", "run", "spider_recipe"]
 
 MODES = 10  # of the shape model: the paper's SSM-P10; of few discs as many as they vary in
 COLUMNS = {f"{one.name}_px" if one.unit else one.name: one for one in MEASURES.values()}
@@ -89,10 +90,11 @@ def spider_recipe() -> Recipe:
 
 @dataclass(frozen=True)
 class Report:
-    """Report of a demo: the table's rows by radius, and every file written."""
+    """Report of a demo: the table's rows by radius, those of networks that ship, and every file written."""
 
     rows: tuple[Row, ...]
     files: tuple[Path, ...]
+    shipped: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
 
 
 def load(
@@ -165,8 +167,24 @@ def summary(table: Table) -> tuple[Row, ...]:
     return tuple(found.values())
 
 
+def shipped(recipe: Recipe, test: Discs, *, progress: bool = False) -> dict[str, tuple[Row, ...]]:
+    """The networks that this version ships, attacked on the same discs as the one that was trained.
+
+    They have learned from real patients, at one size of crop; at another size there are none.
+
+    Returns:
+        The rows of each, by its name: the clean images, and the second largest radius.
+    """
+    few = replace(recipe, radii=tuple(dict.fromkeys((recipe.radii[0], recipe.radii[-2:][0]))))
+    return {
+        name: summary(evaluation(few).table(pretrained(name), test, progress=progress))
+        for name, entry in available().items()
+        if entry.size == recipe.size
+    }
+
+
 def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bool = False) -> Report:
-    """Train, attack, and write table, summary, weights and figures.
+    """Train, attack, and write table, summary, weights and figures; attack the networks that ship, too.
 
     Args:
         recipe: The recipe that `data` was loaded with.
@@ -186,14 +204,17 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
     attacks = evaluation(recipe)
     rows = summary(attacks.table(net, data.test, progress=progress))
     shown = attacks.examples(net, data.test, shown_places(data.test))
+    attacked = time.perf_counter()
+    others = shipped(recipe, data.test, progress=progress)
     told = {
         "command": command,
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in ("advreg", "torch", "numpy")},
         "recipe": asdict(recipe),
         "threads": torch.get_num_threads(),
-        "seconds": {"train": round(fitted - began, 1), "attack": round(time.perf_counter() - fitted, 1)},
+        "seconds": {"train": round(fitted - began, 1), "attack": round(attacked - fitted, 1)},
         "table": rows,
+        "shipped": others,
         "data": data.manifest,
     }
     files = (
@@ -204,7 +225,18 @@ def run(recipe: Recipe, data: Prepared, out: Path, *, command: str, progress: bo
         write(out / "attack.png", attack_figure(shown).savefig),
         write(out / "curve.png", curve_figure(rows).savefig),
     )
-    return Report(rows, files)
+    return Report(rows, files, others)
+
+
+def layout_shipped(report: Report) -> Layout:
+    """The table of the networks that ship, laid out for the terminal."""
+    shown = Layout(title="Networks that ship, trained on real patients, on the same discs")
+    for heading in ("network", *HEADINGS):
+        shown.add_column(heading, justify="left" if heading == "network" else "right")
+    for name, rows in report.shipped.items():
+        for number, row in enumerate(rows):
+            shown.add_row("" if number else name, *_cells(row), end_section=row is rows[-1])
+    return shown
 
 
 def layout(report: Report, recipe: Recipe, split: Prepared) -> Layout:

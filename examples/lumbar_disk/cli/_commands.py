@@ -100,6 +100,8 @@ def demo(
         report = demonstration.run(recipe, split, folder, command=options.command_of(context), progress=True)
     console = Console()
     console.print(demonstration.layout(report, recipe, split))
+    if report.shipped:
+        console.print(demonstration.layout_shipped(report))
     for path in report.files:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 

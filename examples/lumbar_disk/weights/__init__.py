@@ -2,6 +2,6 @@
 
 from lumbar_disk.weights._export import export_weights
 from lumbar_disk.weights._index import Entry, read_index
-from lumbar_disk.weights._pretrained import pretrained
+from lumbar_disk.weights._pretrained import available, pretrained
 
-__all__ = ["Entry", "export_weights", "pretrained", "read_index"]
+__all__ = ["Entry", "available", "export_weights", "pretrained", "read_index"]

@@ -67,6 +67,17 @@ def pretrained(name: str, *, folder: str | Path | None = None, device: torch.dev
     return loaded(path, name, index[name]).to(device)
 
 
+def available() -> dict[str, Entry]:
+    """The networks that this version ships and whose files are here, by name.
+
+    Example:
+        >>> from lumbar_disk.weights import available
+        >>> {entry.size for entry in available().values()} <= {128}
+        True
+    """
+    return {name: entry for name, entry in read_index(HERE).items() if (shipped() / f"{name}.pt").is_file()}
+
+
 def shipped() -> Path:
     """The folder in which the shipped files are looked for."""
     return Path(os.environ.get(VARIABLE) or HERE)

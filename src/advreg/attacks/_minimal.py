@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,12 +17,15 @@ from advreg.attacks._best import Track
 from advreg.attacks._run import Plan, search
 from advreg.execution import Batch, Execution, Running, running
 from advreg.objectives import heads_read, negate, on
-from advreg.rules import Decayed, Steepest
+from advreg.rules import Decayed, Rule, Steepest
 from advreg.tasks import Task
 from advreg.threats import Threat, Threats
 
-_FIRST, _STEPS = 20, 10  # steps of a run at the whole radius, and of one that begins where another ended
-_NEAR, _AGAIN = 0.02, 0.8  # an interval this short, as a share, is looked at again from further below
+_RUN = 100  # the number of descents is the root of the budget over this
+_BEGIN, _NEAR = 64, 16  # the first ball is the largest one over this; the start is random in one over that
+_COARSE, _FINE = 6, 2  # steps of a run: until something crosses and as long as half the radius does; then
+_CHANGE = (0.1, 0.002)  # of the radius from run to run, first and last, along half a cosine of the budget
+_SIZE = (0.7, 0.03)  # of a step, in radii, likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +64,13 @@ def critical_radius(
 ) -> CriticalRadius:
     """Find the smallest radius at which a metric is worse than a threshold: a minimal attack on any head.
 
-    "How much until the mask has a Dice below 0.7", or until points are off by more than 3 pixels: bisection
-    over a radius of each example's own. Each try is a short run of one of the task's attacks, which begins at
-    the nearest point that crossed so far; the members take turns. A try that fails says little, since attacks
-    are not monotone in the radius, so what counts is the best point found, and intervals that have closed are
-    opened again. What is found is an upper bound of the true critical radius; with
+    "How much until the mask has a Dice below 0.7", or until points are off by more than 3 pixels: a search
+    over a radius of each example's own. A ball grows until something crosses, is halved until nothing does,
+    and then shrinks a little after each crossing and grows a little after each failure. Every run is short,
+    climbs the objective of one of the task's members, which take turns, and begins where the one before
+    ended; from a budget of 225 on there are several such descents. That a run fails proves nothing, since
+    attacks are not monotone in the radius: what counts is the nearest point that crossed. It is an upper
+    bound of the true critical radius; with
     `advreg.certificates.certified_radius` there is one from below.
 
     Args:
@@ -76,7 +81,8 @@ def critical_radius(
         threshold: The number that the metric must be worse than, strictly.
         threat: Norm, bounds and mask. Its radius is the largest that is looked at; it must be finite.
         head: The key of the head; "" for a model whose output is the head itself.
-        budget: Passes per example: a forward pass and the gradient of the input.
+        budget: Passes per example: a forward pass and the gradient of the input. A forward pass for each run
+            comes on top, about one for two of these.
         execution: How the model is run, in its own precision; see `advreg.Execution`.
         seed: With `index`, decides all chance.
         index: Each example's place in its data set, int64 `(B,)`.
@@ -101,8 +107,8 @@ def critical_radius(
         [0.25 0.25]
 
     Source:
-        Rony et al., DDN, arXiv:1811.09600; Pintor et al., FMN, arXiv:2102.12827, for decisions; here it is
-        a metric that decides, by bisection.
+        Rony et al., DDN, arXiv:1811.09600; Pintor et al., FMN, arXiv:2102.12827: balls that shrink and grow,
+        for decisions; here a metric decides.
     """
     check_kind("task", task, Task, "masks()")
     check_each("threat", threat, Threat, "Threat(l2, 5.0)")
@@ -125,8 +131,47 @@ def critical_radius(
                 f"{execution}: leave precision out"
             )
         found = network.examine(batch, {"the metric": judge}, resized=True)
-        bisection = _Bisection(network, found.batch, head, task, judge, task.sign * threshold, budget)
-        return bisection.run(found.values["the metric"], Keys.of(batch.x, seed, index))
+        descent = _Search(network, found.batch, head, task, judge, task.sign * threshold, budget)
+        return descent.run(found.values["the metric"], Keys.of(batch.x, seed, index))
+
+
+class _Nearest(NamedTuple):
+    """The nearest point of each example that crossed, its distance and judged value; and what was spent."""
+
+    radius: Tensor
+    x: Tensor
+    value: Tensor
+    passes: Tensor
+
+    @staticmethod
+    def of(x: Tensor, clean: Tensor, threshold: float) -> _Nearest:
+        """Nothing but the clean inputs is known."""
+        radius = torch.where(clean > threshold, 0.0, math.inf).double()
+        return _Nearest(radius, x, clean, torch.zeros_like(radius, dtype=torch.int64))
+
+    def seeing(self, rows: Tensor, track: Track, distance: Tensor, steps: int) -> _Nearest:
+        """With what a run of so many steps found for the examples in some rows."""
+        over = track.finished
+        spent = torch.where(over, track.step.clamp(min=0), steps)
+        passes = self.passes.index_add(0, rows, spent)
+        nearer = over & (distance < self.radius[rows])
+        place = rows[nearer]
+        return _Nearest(
+            self.radius.index_copy(0, place, distance[nearer]),
+            self.x.index_copy(0, place, track.x[nearer]),
+            self.value.index_copy(0, place, track.value[nearer]),
+            passes,
+        )
+
+    def joining(self, other: _Nearest) -> _Nearest:
+        """With another descent of the same examples, which went on counting."""
+        nearer = other.radius < self.radius
+        return _Nearest(
+            torch.where(nearer, other.radius, self.radius),
+            torch.where(per_example(nearer, self.x), other.x, self.x),
+            torch.where(nearer, other.value, self.value),
+            other.passes,
+        )
 
 
 @dataclass(frozen=True)
@@ -141,7 +186,7 @@ class _Beyond:
 
 
 @dataclass(frozen=True, eq=False)
-class _Bisection:
+class _Search:
     network: Running
     batch: Batch
     head: str | int
@@ -152,49 +197,64 @@ class _Bisection:
 
     @torch.inference_mode(mode=False)
     def run(self, clean: Tensor, keys: Keys) -> CriticalRadius:
-        batch, count = self.batch, len(self.batch.x)
+        """Several descents, each from another random point near the clean inputs."""
+        batch, count = self.batch, max(1, round(math.sqrt(self.budget / _RUN)))
+        found = _Nearest.of(batch.x, clean, self.threshold)
+        for number in range(count):
+            last = (number + 1) * self.budget // count
+            found = found.joining(self._descent(found, clean, last, number, keys))
+        sign = self.task.sign
+        x = batch.inputs(found.x)
+        return CriticalRadius(found.radius, x, sign * found.value, sign * clean, found.passes)
+
+    def _descent(self, before: _Nearest, clean: Tensor, budget: int, run: int, keys: Keys) -> _Nearest:
+        """Grow a ball from a small one until something crosses, halve it until nothing does, then refine."""
+        batch, begun = self.batch, int(before.passes.max())
         assert isinstance(batch.threat, Threat)
-        device = batch.x.device
-        largest = torch.as_tensor(batch.threat.radius, dtype=torch.float64, device=device).expand(count)
-        crossed = clean > self.threshold
-        high = torch.where(crossed, 0.0, math.inf).to(largest)
-        low, passes = torch.zeros_like(largest), torch.zeros_like(largest, dtype=torch.int64)
-        x, value, start = batch.x.clone(), clean.clone(), batch.x.clone()
-        number = 0
-        while bool((left := (high > 0) & (passes < self.budget)).any()):
+        mine = _Nearest.of(batch.x, clean, self.threshold)._replace(passes=before.passes)
+        largest = torch.as_tensor(batch.threat.radius, dtype=torch.float64, device=batch.x.device)
+        largest = largest.expand(len(batch.x))
+        failed = torch.zeros_like(clean, dtype=torch.bool)  # since something crossed
+        radius, number = largest / _BEGIN, 0
+        # near the clean inputs, where the gradient of a distance may be zero
+        start = replace(batch.threat, radius=radius / _NEAR).sample(batch.x, keys.fold_in(run))
+        while bool((left := (mine.radius > 0) & (mine.passes < budget)).any()):
             rows = left.nonzero().flatten()
-            first = high.isinf()[rows]
-            radius = torch.where(first, largest[rows], (low[rows] + high[rows]) / 2)
-            # All examples of a round share its kind of run; those without a crossing go first.
-            rows, radius = (rows[first], radius[first]) if bool(first.any()) else (rows, radius)
-            steps = min(_FIRST if bool(first.any()) else _STEPS, self.budget - int(passes[rows].max()))
+            endless, coarse = mine.radius[rows].isinf(), ~failed[rows]
+            fine = not bool((endless | coarse).any())  # all examples of a round share its kind of run
+            rows = rows if fine else rows[endless] if bool(endless.any()) else rows[coarse]
+            spent = int(mine.passes[rows].max())
+            cosine = (1 + math.cos(math.pi * max(0, spent - begun) / (budget - begun))) / 2
+            change, size = (last + (first - last) * cosine for first, last in (_CHANGE, _SIZE))
             some = batch.take(rows)
             assert isinstance(some.threat, Threat)
-            ball = replace(some.threat, radius=radius)
-            some = some._replace(threat=ball, start=start[rows])
-            own = Keys(keys.seed, keys.index[rows.to(keys.index.device)]).fold_in(number)
-            track = self._tried(some, own, number, steps, random=bool(first.any()))
+            ball = replace(some.threat, radius=radius[rows])
+            steps = min(_FINE if fine else _COARSE, budget - spent)
+            track = self._tried(
+                some._replace(threat=ball, start=start[rows]),
+                Keys(keys.seed, keys.index[rows.to(keys.index.device)]),
+                run + number,
+                steps,
+                Steepest(size) if fine else Decayed(Steepest(_SIZE[0])),
+            )
             over = track.finished
-            distance = ball.distance(track.x, some.x).double()
-            passes[rows] += torch.where(over, track.step.clamp(min=0), steps)
-            nearer = over & (distance < high[rows])
-            at = rows[nearer]
-            x[at], value[at], high[at] = track.x[nearer], track.value[nearer], distance[nearer]
-            low[rows[~over]] = torch.where(first.any(), torch.zeros_like(radius), radius)[~over]
-            start[rows] = torch.where(per_example(over, track.x), track.x, start[rows])
-            closed = (high - low < _NEAR * high) & high.isfinite()
-            low = torch.where(closed, _AGAIN * high, low)
+            mine = mine.seeing(rows, track, ball.distance(track.x, some.x).double(), steps)
+            nearest = mine.radius[rows]
+            failed[rows] |= ~over & nearest.isfinite()
+            start = start.index_copy(0, rows, track.x)
+            smaller = nearest * torch.where(failed[rows], 1 - change, 0.5)
+            larger = radius[rows] * torch.where(nearest.isinf(), 2.0, 1 + change)
+            larger = torch.minimum(larger, nearest * (1 - change / 4)).minimum(largest[rows])
+            radius = radius.index_copy(0, rows, torch.where(over, smaller, larger))
             number += 1
-        sign = self.task.sign
-        return CriticalRadius(high, batch.inputs(x), sign * value, sign * clean, passes)
+        return mine
 
-    def _tried(self, some: Batch, keys: Keys, number: int, steps: int, *, random: bool) -> Track:
+    def _tried(self, some: Batch, keys: Keys, number: int, steps: int, rule: Rule[Any]) -> Track:
         """One short run in balls of the examples' own radii; finished where the threshold was crossed."""
         member = self.task.members[number % len(self.task.members)]
-        rule, schedule = (member.rule, member.schedule) if random else (Decayed(Steepest(0.5)), None)
         stop = _Beyond(self.judge, self.threshold)
-        plan = Plan(on(self.head, member.objective), rule, steps, self.judge, stop, schedule, 1, random, True)
-        parts = self.network.parts
-        met = Track.of(some.x)
+        plan = Plan(
+            on(self.head, member.objective), rule, steps, self.judge, stop, random_start=False, best=True
+        )
         with self.network.quick() as quick:
-            return search(quick, plan, some, keys, parts, met)
+            return search(quick, plan, some, keys, self.network.parts, Track.of(some.x))
