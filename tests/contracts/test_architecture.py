@@ -75,7 +75,7 @@ NO_SOURCE = {
         *("at", "heads_read", "negate", "normalised", "on", "per_example", "shared", "transformed"),
         *("weighted", "worst_head"),
     },
-    "plotting": {"plot_curves", "plot_front"},
+    "plotting": {"plot_bounds", "plot_brackets", "plot_curves", "plot_front"},
     "tasks": {
         *("boxes", "classes", "heatmaps", "labels", "maps", "masks", "outlines", "points", "surfaces"),
         *("through", "values"),
