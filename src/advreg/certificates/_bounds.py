@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from scipy.stats import binom, norm  # type: ignore[import-untyped]
+import numpy as np
+from scipy.special import bdtr, ndtr, ndtri  # type: ignore[import-untyped]
 
 
 class Look(NamedTuple):
@@ -45,10 +46,7 @@ def below(samples: int, probability: float, alpha: float) -> int:
         Chiang et al., Detection as regression: certified object detection by median smoothing, NeurIPS 2020,
         section 4; David and Nagaraja, Order statistics, section 7.1.
     """
-    place = max(0, int(binom.ppf(alpha, samples, probability)))
-    while place > 0 and binom.cdf(place - 1, samples, probability) > alpha:  # ppf rounds
-        place -= 1
-    return place
+    return int((bdtr(np.arange(samples + 1), samples, probability) <= alpha).sum())
 
 
 def above(samples: int, probability: float, alpha: float) -> int:
@@ -63,7 +61,7 @@ def shifted(radius: float, sigma: float) -> float:
         >>> shifted(0.0, 0.25), round(shifted(0.25, 0.25), 3)
         (0.5, 0.159)
     """
-    return float(norm.cdf(-radius / sigma))
+    return float(ndtr(-radius / sigma))
 
 
 def largest_radius(samples: int, sigma: float, confidence: float = 0.999) -> float:
@@ -84,4 +82,4 @@ def largest_radius(samples: int, sigma: float, confidence: float = 0.999) -> flo
     Source:
         Cohen et al., arXiv:1902.02918, section 4.
     """
-    return float(-sigma * norm.ppf(-math.expm1(math.log1p(-confidence) / samples)))
+    return float(-sigma * ndtri(-math.expm1(math.log1p(-confidence) / samples)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from scipy.stats import beta, binom, norm  # type: ignore[import-untyped]
+from scipy.special import bdtrc, betaincinv, ndtri  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -91,8 +91,8 @@ def certified_radius(
 
     batch, flags = _sampled(model, x, y, head, metric, good, sigma, samples, execution, seed, index)
     counts = flags.sum(0).double().numpy()
-    chance = beta.ppf(alpha, counts, samples - counts + 1)  # Clopper and Pearson; NaN where none was good
-    radius = torch.from_numpy(sigma * norm.ppf(chance)).nan_to_num(nan=-math.inf) - slack(batch.x)
+    chance = betaincinv(counts, samples - counts + 1, alpha)  # Clopper and Pearson; NaN where none was good
+    radius = torch.from_numpy(sigma * ndtri(chance)).nan_to_num(nan=-math.inf) - slack(batch.x)
     return radius.clamp(min=0.0)
 
 
@@ -184,9 +184,9 @@ def certify_pixels(
     classes = chosen[0]
     best = one_hot(labels[:first], classes).sum(0).argmax(-1)
     hits = (labels[first:] == best).sum(0)
-    p_values = torch.from_numpy(binom.sf(hits.numpy() - 1, samples, tau)).reshape(hits.shape)
+    p_values = torch.from_numpy(bdtrc(hits.double().numpy() - 1, samples, tau)).reshape(hits.shape)
     sure = _holm(p_values.flatten(1), alpha).reshape(hits.shape)
-    radius = float(sigma * norm.ppf(tau)) - slack(batch.x)
+    radius = float(sigma * ndtri(tau)) - slack(batch.x)
     return PixelCertificate(torch.where(sure, best, ABSTAIN), max(0.0, radius), classes)
 
 
