@@ -30,7 +30,7 @@ def test_the_critical_radius_of_a_linear_model_is_known(norm, dual, task, sign):
     torch.testing.assert_close(norm.size(found.x - x).double(), found.radius)
 
 
-def test_examples_have_radii_of_their_own_whatever_the_batch():
+def test_examples_have_radii_of_their_own_at_which_the_metric_has_crossed():
     net, x = seeded(TwoHeads).eval(), uniform(6, 1, 8, 8)
     with torch.no_grad():
         out = net(x)
@@ -44,8 +44,28 @@ def test_examples_have_radii_of_their_own_whatever_the_batch():
         assert (whole.passes <= 90).all()
         with torch.no_grad():
             torch.testing.assert_close(task.metric(net(whole.x)[head], y[head]), whole.value)
-        more = critical_radius(net, x, y, task, threshold, threat, head=head, budget=300)
-        assert (more.radius <= whole.radius).all()
+        torch.testing.assert_close(threat.distance(whole.x, x).double(), whole.radius)
+
+
+def test_passes_are_gradients_of_the_input_of_each_example():
+    weights, x, counted = uniform(6) - 0.4, uniform(1, 6), []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            counted.append(len(gradient))
+            return gradient
+
+    threshold = float((x @ weights)[0]) - 0.05
+    for budget in (1, 7, 50, 250):
+        counted.clear()
+        model = lambda x: (Counted.apply(x) @ weights)[:, None]  # noqa: E731 - as short as it is
+        found = critical_radius(model, x, x, LOWER, threshold, Threat(l2, 3.0, bounds=None), budget=budget)
+        assert sum(counted) == found.passes.item() <= budget
 
 
 def test_what_has_crossed_and_what_never_crosses():

@@ -71,7 +71,8 @@ def critical_radius(
     ended; from a budget of 225 on there are several such descents. That a run fails proves nothing, since
     attacks are not monotone in the radius: what counts is the nearest point that crossed. It is an upper
     bound of the true critical radius; with
-    `advreg.certificates.certified_radius` there is one from below.
+    `advreg.certificates.certified_radius` there is one from below. Examples of a batch share the rounds of the
+    search, so the radius found for one depends a little on the others; each is a true crossing.
 
     Args:
         model: As for `pgd_attack`.
@@ -152,7 +153,7 @@ class _Nearest(NamedTuple):
     def seeing(self, rows: Tensor, track: Track, distance: Tensor, steps: int) -> _Nearest:
         """With what a run of so many steps found for the examples in some rows."""
         over = track.finished
-        spent = torch.where(over, track.step.clamp(min=0), steps)
+        spent = torch.where(over, (track.step + 1).clamp(max=steps), steps)  # the point that crossed, too
         passes = self.passes.index_add(0, rows, spent)
         nearer = over & (distance < self.radius[rows])
         place = rows[nearer]
@@ -187,6 +188,8 @@ class _Beyond:
 
 @dataclass(frozen=True, eq=False)
 class _Search:
+    """Search for the nearest crossings of a batch, within a budget."""
+
     network: Running
     batch: Batch
     head: str | int
@@ -216,7 +219,7 @@ class _Search:
         largest = largest.expand(len(batch.x))
         failed = torch.zeros_like(clean, dtype=torch.bool)  # since something crossed
         radius, number = largest / _BEGIN, 0
-        # near the clean inputs, where the gradient of a distance may be zero
+        # near the clean inputs, not at them, where the gradient of a distance may be zero
         start = replace(batch.threat, radius=radius / _NEAR).sample(batch.x, keys.fold_in(run))
         while bool((left := (mine.radius > 0) & (mine.passes < budget)).any()):
             rows = left.nonzero().flatten()
