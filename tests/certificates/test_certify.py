@@ -273,3 +273,25 @@ def test_mistakes_are_named(change, error, message):
     given = {"x": x, "y": y, "metrics": METRICS, "sigma": 0.25, "radii": [0.1], "samples": 20, **change}
     with pytest.raises(error, match=message):
         certify(net, **given)
+
+
+def test_a_task_whose_worst_number_is_not_the_worst_is_refused():
+    x, task = uniform(2, 3), Task(lambda output, target: output, "lower", worst=0.0)
+    with pytest.raises(
+        ValueError, match="says that nothing is worse than 0; got -.*give it its worst number"
+    ):
+        certify(lambda x: x[:, 0] - 5, x, x, {"": {"f": task}}, sigma=0.1, radii=[0.1], samples=50)
+
+
+def test_an_attack_with_an_attribute_called_bounds_is_still_an_attack():
+    class Attack:
+        bounds = (0, 1)
+
+        def __call__(self, model, x, y, **told):
+            return type("Found", (), {"x": x})
+
+    net, x, y = study()
+    table = radius_curve(
+        net, [(x, y)], {"mask": {"dice": dice}}, {"own": Attack()}, [0.1], threat=Threat(l2, 0.0)
+    )
+    assert {row.bound for row in table} == {"found"}

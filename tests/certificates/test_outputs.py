@@ -157,3 +157,21 @@ def test_mistakes_are_named():
         smoothed(lambda x: x, 0.1, 2)(x + 2e6)
     with pytest.raises(TypeError, match="task"):
         under_noise(point_error)
+
+
+def test_labels_are_voted_for_since_they_have_no_median():
+    labels = smoothed(lambda x: (x > 0.5).long() * 2 + (x > 5).long(), 0.25, 51)(torch.tensor([[0.1], [0.9]]))
+    assert labels.tolist() == [[0], [2]]
+    flags = smoothed(lambda x: x > 0.5, 0.25, 51)(torch.tensor([[0.1], [0.9]]))
+    assert flags.tolist() == [[False], [True]]
+
+
+def test_numbers_that_would_be_silently_wrong_are_refused():
+    x = uniform(2, 1, 4, 4)
+    for radius in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="radius must be 0 or more"):
+            certify_outputs(lambda x: x, x, sigma=0.1, radius=radius)
+    with pytest.raises(ValueError, match="first be 1 or more"):
+        certify_pixels(lambda x: x, x, sigma=0.1, first=0)
+    with pytest.raises(ValueError, match="threshold must be a number"):
+        certified_radius(lambda x: x, x, x, masks(), math.nan, sigma=0.1)

@@ -71,8 +71,8 @@ def critical_radius(
     ended; from a budget of 225 on there are several such descents. That a run fails proves nothing, since
     attacks are not monotone in the radius: what counts is the nearest point that crossed. It is an upper
     bound of the true critical radius; with
-    `advreg.certificates.certified_radius` there is one from below. Examples of a batch share the rounds of the
-    search, so the radius found for one depends a little on the others; each is a true crossing.
+    `advreg.certificates.certified_radius` there is one from below. Examples of a batch share the rounds of
+    the search, so the radius found for one depends a little on the others; each is a true crossing.
 
     Args:
         model: As for `pgd_attack`.

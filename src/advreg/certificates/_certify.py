@@ -321,6 +321,13 @@ class Smoothing:
                     f"the {column.name} is NaN under noise for {examples(value.isnan())}: a metric that is "
                     "certified must be a number for any output, so give it one where it is not defined"
                 )
+            beyond = column.sign * value > column.sign * column.worst
+            if bool(beyond.any()):
+                raise ValueError(
+                    f"the task of the {column.name} says that nothing is worse than {column.worst:g}; got "
+                    f"{value[beyond][0].item():.6g} under noise for {examples(beyond)}: give it its worst "
+                    "number"
+                )
             values.append(value.double().cpu())
         return torch.stack(values, 1)
 

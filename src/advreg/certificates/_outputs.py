@@ -83,6 +83,8 @@ def certified_radius(
         Cohen et al., arXiv:1902.02918, Theorem 1 and section 3.2.2, here of a metric's threshold.
     """
     alpha = _alpha(sigma, samples, confidence, jointly)
+    if math.isnan(threshold):
+        raise ValueError("threshold must be a number that the metric can cross; got NaN")
     metric = on(head, task.metric)
 
     def good(network: Model, part: Batch) -> Tensor:
@@ -166,8 +168,8 @@ def certify_pixels(
     Source:
         Fischer et al., Scalable certified segmentation via randomized smoothing, ICML 2021, Algorithm 2.
     """
-    if not 0.5 < tau < 1:
-        raise ValueError(f"tau must lie between 0.5 and 1; got {tau}")
+    if not 0.5 < tau < 1 or first < 1:
+        raise ValueError(f"tau must lie between 0.5 and 1, and first be 1 or more; got {tau} and {first}")
     alpha = _alpha(sigma, samples, confidence, 1)
     chosen: list[int] = []
 
@@ -238,6 +240,8 @@ def certify_outputs(
         Chiang et al., Detection as regression, NeurIPS 2020, arXiv:2007.03730, Lemma 1 and section 4.
     """
     alpha = _alpha(sigma, samples, confidence, 1)
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"radius must be 0 or more and finite; got {radius}")
 
     def read(network: Model, part: Batch) -> Tensor:
         output = network(part.inputs())

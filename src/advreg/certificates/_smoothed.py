@@ -25,7 +25,8 @@ def smoothed(
 ) -> Model:
     """The smoothed predictor: the median of a network's outputs under Gaussian noise, entry by entry.
 
-    Of a mask's logits the sign of the median is the vote of the draws. Of class scores it is not: name such
+    Of a mask's logits the sign of the median is the vote of the draws; outputs that are whole numbers or
+    flags, such as labels, are voted for. Of class scores it is not: name such
     heads in `votes`, and get the share of draws in which each class, dimension 1, has the largest score.
 
     The noise is the same for all inputs, so this is a function of each input alone, and can be attacked as it
@@ -214,10 +215,17 @@ class Smoothed(nn.Module):
         found = part_for(self.drawn, heads)(x)
         if "" in self.votes:
             return _shares(found)
-        medians = map_tensors(lambda tensor: torch.median(tensor, 1).values, found)
+        medians = map_tensors(_middle, found)
         read = self.votes if heads is None else [key for key in self.votes if key in heads]
         held = {key: _shares(head(found, key, "output")) for key in read}
         return replaced(medians, held) if held else medians
+
+
+def _middle(drawn: Tensor) -> Tensor:
+    """Of draws `(B, S, ...)` the median of numbers, and of labels and flags, which have none, the vote."""
+    if drawn.is_floating_point():
+        return torch.median(drawn, 1).values
+    return torch.mode(drawn.long(), 1).values.to(drawn.dtype)
 
 
 def _shares(scores: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -33,7 +33,6 @@ Metrics: TypeAlias = Mapping[str | int, Mapping[str, PerExample]]
 """For each head its metrics by name, as `dict(mask=dict(dice=dice))`; the head "" is the whole output."""
 
 
-@runtime_checkable
 class Bounds(Protocol):
     """Bounds of metrics: how bad each can become within several radii, without an input that shows it."""
 
@@ -238,7 +237,7 @@ class _Plan:
         for run, same in groupby(jobs, key=lambda job: self.jobs[job].run):
             left = list(same)
             size = most if run is not None and self.jobs[left[0]].threat is not None else 1
-            size = len(left) if isinstance(run, Bounds) else size
+            size = len(left) if self.jobs[left[0]].bound == "guaranteed" else size
             yield from (left[first : first + size] for first in range(0, len(left), size))
 
     def _measure(self, cells: Sequence[Cell], batch: Examples) -> list[list[list[float]]]:
@@ -247,9 +246,9 @@ class _Plan:
         if count == 0:
             return [[[] for _ in self.columns] for _ in cells]
         run, threat = cells[0].run, cells[0].threat
-        if isinstance(run, Bounds):
+        if cells[0].bound == "guaranteed":  # an attack may have an attribute of that name, too
             radii = [cell.radius for cell in cells]
-            bounds = run.bounds(self.model, x, y, radii, seed=self.settings.seed, index=index)
+            bounds = cast(Bounds, run).bounds(self.model, x, y, radii, seed=self.settings.seed, index=index)
             values: list[list[list[float]]] = bounds.tolist()
             return values
         if threat is not None and len(cells) > 1:
@@ -262,7 +261,7 @@ class _Plan:
             asked = several._replace(threat=own).arguments()
             x, y, threat, index = asked["x"], several.y, asked["threat"], index.repeat(len(cells))
         if run is not None:
-            told = {} if threat is None else {"threat": threat}
+            run, told = cast(Callable[..., Any], run), {} if threat is None else {"threat": threat}
             result = run(self.model, x, y, **told, seed=self.settings.seed, index=index)
             x = _attacked(result, x, cells[0].attack)
         x, y = bare(x), bare(y)
