@@ -278,7 +278,7 @@ def test_mistakes_are_named(change, error, message):
 def test_a_task_whose_worst_number_is_not_the_worst_is_refused():
     x, task = uniform(2, 3), Task(lambda output, target: output, "lower", worst=0.0)
     with pytest.raises(
-        ValueError, match="says that nothing is worse than 0; got -.*give it its worst number"
+        ValueError, match=r"says that nothing is worse than 0; got -.*give it its worst number"
     ):
         certify(lambda x: x[:, 0] - 5, x, x, {"": {"f": task}}, sigma=0.1, radii=[0.1], samples=50)
 

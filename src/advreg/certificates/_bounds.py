@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import bdtr, ndtr, ndtri  # type: ignore[import-untyped]
+from scipy.special import bdtr, ndtr, ndtri  # type: ignore[import-untyped]  # scipy ships no types
 
 
 class Look(NamedTuple):

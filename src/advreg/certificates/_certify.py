@@ -74,7 +74,7 @@ def certify(
     an order statistic of `samples` values, exactly, at a confidence. It holds for any adversary, any metric,
     differentiable or not, and any network; nothing is assumed of either.
 
-    It speaks of the noisy network (see `smoothed`), of L2, and of radii up to about `3 sigma`. It needs the
+    It speaks of the noisy network (see `smoothed`), of L2, and of radii up to about `2.5 sigma`. It needs the
     truth `y`, so it is made when a network is evaluated, not while it is used. Train the network with noise
     of that sigma first (`advreg.training.L_noise`): one that has never seen noise has poor medians.
 

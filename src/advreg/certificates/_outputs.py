@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from scipy.special import bdtrc, betaincinv, ndtri  # type: ignore[import-untyped]
+from scipy.special import bdtrc, betaincinv, ndtri  # type: ignore[import-untyped]  # scipy ships no types
 from torch import Tensor
 from torch.nn.functional import one_hot
 
