@@ -96,3 +96,16 @@ def test_the_discs_shown_are_spread_over_the_test_set(attacked):
     data, _, _ = attacked
     assert demo.shown_places(data.test) == [1, 4]
     assert demo.shown_places(data.test.take([0])) == [0]
+
+
+def test_networks_that_ship_are_attacked_on_the_same_discs_at_their_own_size():
+    recipe = replace(
+        demo.phantom_recipe(), patients=2, test_patients=1, attack_steps=2, radii=(0.0, 0.03, 0.07)
+    )
+    test = demo.load(recipe).test.take([0, 1])
+    found = demo.shipped(recipe, test)
+    assert sorted(found) == ["P10_adv_rs", "P10_std"]
+    for clean, attacked in found.values():
+        assert (clean["radius"], attacked["radius"]) == (0.0, 0.03)
+        assert clean["mask_dice"] > max(0.7, attacked["mask_dice"])
+    assert demo.shipped(replace(recipe, size=64), test) == {}

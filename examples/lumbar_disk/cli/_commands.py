@@ -102,6 +102,8 @@ def demo(
     console.print(demonstration.layout(report, recipe, split))
     if report.shipped:
         console.print(demonstration.layout_shipped(report))
+    else:
+        console.print("no network that ships was attacked: none is here for crops of this size")
     for path in report.files:
         console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 
