@@ -8,7 +8,7 @@ from tests.networks import TwoHeads, seeded, uniform
 
 from advreg import Execution, Threat, l1, l2, linf, point_error
 from advreg.attacks import critical_radius
-from advreg.tasks import Task, masks
+from advreg.tasks import Member, Task, masks
 
 LOWER = Task(lambda output, target: output[:, 0], "lower")
 HIGHER = Task(lambda output, target: output[:, 0], "higher")
@@ -109,3 +109,31 @@ def test_mistakes_are_named():
         critical_radius(
             torch.nn.Linear(3, 1), x, x, LOWER, -9.0, Threat(l2, 1.0), execution=Execution("bfloat16")
         )
+
+
+def test_an_example_has_the_same_radius_in_any_batch():
+    net, x = seeded(TwoHeads).double().eval(), uniform(5, 1, 8, 8).double()
+    with torch.no_grad():
+        y = {"mask": (net(x)["mask"] > 0).double()}
+    threat, index = Threat(linf, 0.5), torch.arange(5)
+    told = {"task": masks(), "threshold": 0.7, "threat": threat, "head": "mask", "budget": 230}
+    whole = critical_radius(net, x, y, index=index, execution=Execution(micro_batch=2), **told)
+    for rows in ([3], [4, 0]):
+        some = critical_radius(net, x[rows], {"mask": y["mask"][rows]}, index=index[rows], **told)
+        torch.testing.assert_close(some.radius, whole.radius[rows], rtol=1e-6, atol=0)
+
+
+def test_metrics_may_be_whole_numbers_or_flags():
+    x = torch.full((2, 1), 0.25)
+    members = (Member("value", HIGHER.metric),)
+    count = Task(lambda output, target: (output[:, 0] > 0.5).long(), "higher", members)
+    found = critical_radius(lambda x: x, x, x, count, 0, Threat(l2, 1.0, bounds=None), budget=60)
+    assert found.value.tolist() == [1.0, 1.0]
+    torch.testing.assert_close(found.radius, torch.full((2,), 0.25).double(), rtol=0.05, atol=0)
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    x = torch.full((2, 1), 0.25)
+    rooted = Task(lambda output, target: (output[:, 0] * 0).sqrt() + output[:, 0], "higher")
+    with pytest.raises(ValueError, match="gradient is not finite for examples 0, 1"):
+        critical_radius(lambda x: x, x, x, rooted, 0.5, Threat(l2, 1.0, bounds=None), budget=5)

@@ -65,9 +65,10 @@ class Track(NamedTuple):
         """Of some of the examples: flags, places or a range."""
         return Track(*(field[some] for field in self))
 
-    def joining(self, other: Track) -> Track:
+    def joining(self, other: Track, better: Tensor | None = None) -> Track:
         """With another run of the same examples: the better point of each, and what went wrong in either."""
-        kept = self.keeping(other.finished | worse(other.value, self.value), other.x, other.value, other.step)
+        better = other.finished | worse(other.value, self.value) if better is None else better
+        kept = self.keeping(better, other.x, other.value, other.step)
         return kept._replace(
             finished=self.finished | other.finished,
             sick=self.sick | other.sick,
