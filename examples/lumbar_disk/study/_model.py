@@ -9,11 +9,11 @@ import torch
 
 from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on
 from advreg.objectives import PerExample
-from advreg.training import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_rand, radius_ramp
+from advreg.training import AdversarialLoss, L_adv_r, L_adv_rs, L_adv_s, L_noise, L_rand, radius_ramp
 from lumbar_disk._core.sharing import place
 from lumbar_disk.data import Discs
 from lumbar_disk.network import Batch, loss, loss_with_reconstruction
-from lumbar_disk.study._recipes import StudyRecipe, kind_of, reconstructs
+from lumbar_disk.study._recipes import StudyRecipe, kind_of, reconstructs, sigma_of
 from lumbar_disk.virtual import Stored, Stream
 
 OBJECTIVES: dict[str, PerExample] = {"contour": on("contour", J_IND_reg), "mask": on("mask", J_IND_seg)}
@@ -69,6 +69,8 @@ def share_of(recipe: StudyRecipe) -> int:
 def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:
     """The loss of an epoch: Eq. (3), or (8) to (11) with noise that grows over the recipe's `ramp`.
 
+    Of the models for certificates Eq. (3) under their Gaussian noise.
+
     Args:
         recipe: The recipe.
         name: Of the model.
@@ -78,6 +80,8 @@ def criterion(recipe: StudyRecipe, name: str, epoch: int) -> AdversarialLoss:
     task = loss_with_reconstruction if reconstructs(name) else loss
     if kind == "std":
         return AdversarialLoss(task, {}, clean=1.0)
+    if (sigma := sigma_of(name)) is not None:
+        return L_noise(task, sigma=sigma)
     growing = max(1, round(recipe.ramp * recipe.epochs))
     threat = Threat(linf, radius_ramp(recipe.radius, min(epoch, growing - 1), growing))
     if kind in ("rand", "rand_pure"):

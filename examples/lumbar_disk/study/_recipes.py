@@ -19,6 +19,8 @@ COMPONENTS = (3, 5, 10)
 FIFTEEN = tuple(f"P{components}_{kind}" for kind in KINDS for components in COMPONENTS)
 PURE = tuple(f"P{components}_rand_pure" for components in COMPONENTS)
 RECONSTRUCTING = tuple(f"P{components}_{kind}_rec" for kind in KINDS for components in COMPONENTS)
+SIGMAS = (0.25, 0.5)
+NOISY = tuple(f"P{components}_noise_{sigma}" for sigma in SIGMAS for components in COMPONENTS)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class StudyRecipe:
 
     Attributes:
         models: Which to train, by the paper's names: `P3_std` is trained on virtual discs of three modes
-            with the standard loss. The three `P*_rand_pure` read L_rand as the released code does.
+            with the standard loss. The three `P*_rand_pure` read L_rand as the released code does. Ours are
+            `P*_noise_0.25` and `P*_noise_0.5`, trained under Gaussian noise of that deviation.
         size: Side of a crop in pixels, a multiple of 64.
         width: Of the network.
         batch: Virtual discs per step.
@@ -35,7 +38,7 @@ class StudyRecipe:
         stored: Whether to keep them on disk, as float16, for all models of one shape model: right where
             making them costs more than a step of training.
         real: The share of a batch's discs that are real ones as they are, drawn by chance; the paper's is 0.
-        std_epochs: Epochs of the std models, from which the others start.
+        std_epochs: Epochs of the std models, from which the others start, and of those for certificates.
         epochs: Of the other models; their noise grows from epoch to epoch.
         batches: Steps per epoch.
         lr: Adamax's learning rate.
@@ -89,7 +92,7 @@ class StudyRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later."""
-        known = (*FIFTEEN, *PURE, *RECONSTRUCTING)
+        known = (*FIFTEEN, *PURE, *RECONSTRUCTING, *NOISY)
         if unknown := [name for name in self.models if name not in known]:
             raise ValueError(f"no such model: {', '.join(unknown)}. Choose from {', '.join(known)}.")
         counted = ("batch", "virtual", "std_epochs", "epochs", "batches", "eval_batch", "test_patients")
@@ -107,7 +110,8 @@ class StudyRecipe:
 
     def steps(self, name: str) -> int:
         """A model's optimiser steps."""
-        return self.batches * (self.std_epochs if start_of(name) is None else self.epochs)
+        long = start_of(name) is None or sigma_of(name) is not None
+        return self.batches * (self.std_epochs if long else self.epochs)
 
 
 def _check_numbers(recipe: StudyRecipe) -> None:
@@ -202,6 +206,17 @@ def components_of(name: str) -> int:
 def kind_of(name: str) -> str:
     """Which loss a model is trained with; see `components_of`, and `reconstructs`."""
     return name.split("_", 1)[1].removesuffix("_rec")
+
+
+def sigma_of(name: str) -> float | None:
+    """The deviation of the noise that a model is trained under; None for the others.
+
+    Example:
+        >>> sigma_of("P10_noise_0.25"), sigma_of("P10_rand")
+        (0.25, None)
+    """
+    kind, _, sigma = kind_of(name).partition("_")
+    return float(sigma) if kind == "noise" else None
 
 
 def reconstructs(name: str) -> bool:
