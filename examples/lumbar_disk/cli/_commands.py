@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import typer
 from rich.console import Console
 
+from lumbar_disk import certified as certificates
 from lumbar_disk import demo as demonstration
 from lumbar_disk import ood as strange
 from lumbar_disk import report as reports
@@ -211,6 +213,20 @@ def augment(
         console.print(f"and {len(report.shards) - 1} more shards", highlight=False)
 
 
+def _made(
+    context: typer.Context,
+    wanted: Options,
+    out: Path,
+    make: Callable[[Prepared], models.Study],
+    report: Callable[[Path], list[Path]] | None,
+) -> None:
+    """Prepare the data, make what is missing of a study, and end with its report."""
+    command = options.command_of(context)
+    models.begun(wanted, out, make, command=command).run(command)
+    for path in report(out) if report and sharing.first() else []:
+        typer.echo(f"wrote {path}")
+
+
 @app.command()
 def study(
     context: typer.Context,
@@ -222,9 +238,7 @@ def study(
     slices: options.Slices = 1,
     overview: options.Overview = None,
     patients: options.Patients = 54,
-    names: Annotated[
-        list[str] | None, typer.Option("--models", help="Make these alone, such as P10_std; may be repeated.")
-    ] = None,
+    names: options.Models = None,
     setting: options.Settings = None,
     with_report: options.WithReport = True,
     checkpoint_every: options.CheckpointEvery = 30.0,
@@ -238,29 +252,13 @@ def study(
     (`torchrun --nproc-per-node N -m lumbar_disk study ...`) the processes share each model's batches.
     """
     options.refuse_foreign(context, data)
-    with options.plainly(out):
+    with options.plainly(out), options.run_with(threads, device) as place:
         recipe = models.edited(models.SIZES[size](), setting or [])
-        if names:
-            recipe = replace(recipe, models=tuple(names))
-        if threads is not None:
-            torch.set_num_threads(threads)
-        with torch.device("meta"):
-            UNet(recipe.width, recipe.size)
+        recipe = replace(recipe, models=tuple(names)) if names else recipe
         wanted = options.wanted(recipe, data, root, series, patients, slices, overview)
         options.refuse_decided(context, wanted, setting or [])
-        with sharing.processes(device) as place:
-            study = models.begun(
-                wanted,
-                out,
-                lambda split: models.Study(
-                    recipe, split, out, place, checkpoint_every=checkpoint_every, progress=True
-                ),
-                command=options.command_of(context),
-            )
-            study.run(options.command_of(context))
-            files = reports.write_report(out) if with_report and sharing.first() else []
-    for path in files:
-        typer.echo(f"wrote {path}")
+        make = options.maker(recipe, out, place, checkpoint_every)
+        _made(context, wanted, out, make, reports.write_report if with_report else None)
 
 
 @app.command()
@@ -289,38 +287,65 @@ def ood(
     read are named and skipped. Runs may be killed and begun again, and may share the folder, as for `study`.
     """
     options.refuse_foreign(context, data)
-    with options.plainly(out):
+    with options.plainly(out), options.run_with(threads, device) as place:
         training, attacks = strange.ood_recipes(size)
         recipe = models.edited(training, setting or [], attacks)
         attacks = models.edited(attacks, setting or [], training)
-        if threads is not None:
-            torch.set_num_threads(threads)
-        with torch.device("meta"):
-            UNet(recipe.width, recipe.size)
         wanted = options.wanted(recipe, data, root, series, patients, slices, overview)
         options.refuse_decided(context, wanted, setting or [])
         read = strange.read_images(images, recipe.size)
-        with sharing.processes(device) as place:
 
-            def make(split: Prepared) -> models.Study:
-                count = len(split.test)
-                made = strange.made_images(count, recipe.size, recipe.seed, upright=recipe.upright)
-                work = strange.ood_work(attacks, (*read, *made))
-                return models.Study(
-                    recipe, split, out, place, work, checkpoint_every=checkpoint_every, progress=True
-                )
+        def work(split: Prepared) -> models.Work:
+            count = len(split.test)
+            made = strange.made_images(count, recipe.size, recipe.seed, upright=recipe.upright)
+            return strange.ood_work(attacks, (*read, *made))
 
-            study = models.begun(wanted, out, make, command=options.command_of(context))
-            study.run(options.command_of(context))
-            files = strange.write_report(out) if with_report and sharing.first() else []
-    for path in files:
-        typer.echo(f"wrote {path}")
+        make = options.maker(recipe, out, place, checkpoint_every, work)
+        _made(context, wanted, out, make, strange.write_report if with_report else None)
+
+
+@app.command()
+def certify(
+    context: typer.Context,
+    out: options.Out = Path("results/certified"),
+    size: options.Recipe = options.Size.small,
+    data: options.Data = "spider",
+    root: options.Root = None,
+    series: options.Series = SERIES,
+    slices: options.Slices = 1,
+    overview: options.Overview = None,
+    patients: options.Patients = 54,
+    setting: options.Settings = None,
+    names: options.Models = None,
+    with_report: options.WithReport = True,
+    checkpoint_every: options.CheckpointEvery = 30.0,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Train networks under noise, certify them at L2 radii, and attack what the certificates speak of.
+
+    Runs may be killed and begun again, and may share the folder, as for `study`; so may finished weights be
+    laid into it.
+    """
+    options.refuse_foreign(context, data)
+    with options.plainly(out), options.run_with(threads, device) as place:
+        training, bounds = certificates.certified_recipes(size)
+        recipe = models.edited(training, setting or [], bounds)
+        recipe = replace(recipe, models=tuple(names)) if names else recipe
+        bounds = models.edited(bounds, setting or [], training)
+        wanted = options.wanted(recipe, data, root, series, patients, slices, overview)
+        options.refuse_decided(context, wanted, setting or [])
+        make = options.maker(
+            recipe, out, place, checkpoint_every, lambda _: certificates.certified_work(bounds)
+        )
+        _made(context, wanted, out, make, certificates.write_report if with_report else None)
 
 
 @app.command()
 def report(
     results: Annotated[
-        Path, typer.Argument(help="A folder that `lumbar-disk study` or `ood` wrote, whole or not yet.")
+        Path,
+        typer.Argument(help="A folder that `lumbar-disk study`, `ood` or `certify` wrote, whole or not yet."),
     ],
 ) -> None:
     """Write a study's report: the paper's tables, figures and claims, published and ours side by side.
@@ -328,7 +353,9 @@ def report(
     What is not made yet is named as missing, so a study may be looked at while it runs.
     """
     with options.plainly():
-        files = (strange if strange.is_ood(results) else reports).write_report(results)
+        others = {strange: strange.is_ood, certificates: certificates.is_certified}
+        room = next((room for room, mine in others.items() if mine(results)), reports)
+        files = room.write_report(results)
     for path in files:
         typer.echo(f"wrote {path}")
 

@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Annotated
 import torch
 import typer
 
+from lumbar_disk._core import sharing
 from lumbar_disk._core.files import reason
-from lumbar_disk.data import SOURCES, Options, decided
-from lumbar_disk.study import StudyRecipe
+from lumbar_disk.data import SOURCES, Options, Prepared, decided
+from lumbar_disk.network import UNet
+from lumbar_disk.study import ATTACKED, Study, StudyRecipe, Work
 
 
 class Size(StrEnum):
@@ -62,6 +64,9 @@ Recipe = Annotated[Size, typer.Option(help="The recipe to begin with.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a field of the recipe, such as width=16; may be repeated."),
+]
+Models = Annotated[
+    list[str] | None, typer.Option("--models", help="Make these alone, such as P10_std; may be repeated.")
 ]
 WithReport = Annotated[bool, typer.Option("--report/--no-report", help="Whether to end with the report.")]
 CheckpointEvery = Annotated[float, typer.Option(min=0, help="Seconds between two checkpoints of a training.")]
@@ -146,6 +151,38 @@ def refuse_decided(context: typer.Context, wanted: Options, settings: Sequence[s
         raise typer.BadParameter(
             f"{given[0]} has no meaning where the split is given, here by {split}; leave it out."
         )
+
+
+@contextmanager
+def run_with(threads: int | None, device: str | None) -> Iterator[torch.device]:
+    """Run with so many threads, and with the other processes of the same run, if there are any.
+
+    Yields:
+        Where to compute.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with sharing.processes(device) as place:
+        yield place
+
+
+def maker(
+    recipe: StudyRecipe,
+    out: Path,
+    device: torch.device,
+    checkpoint_every: float,
+    work: Callable[[Prepared], Work] = lambda _: ATTACKED,
+) -> Callable[[Prepared], Study]:
+    """How a study is made of the split discs.
+
+    Raises:
+        ValueError: A network that cannot be built.
+    """
+    with torch.device("meta"):
+        UNet(recipe.width, recipe.size)
+    return lambda split: Study(
+        recipe, split, out, device, work(split), checkpoint_every=checkpoint_every, progress=True
+    )
 
 
 def wanted(

@@ -8,6 +8,7 @@ from lumbar_disk.study._recipes import (
     FIFTEEN,
     KINDS,
     PURE,
+    SIGMAS,
     SIZES,
     StudyRecipe,
     components_of,
@@ -16,13 +17,15 @@ from lumbar_disk.study._recipes import (
     medium_recipe,
     paper_recipe,
     reconstructs,
+    sigma_of,
     small_recipe,
     smoke_recipe,
     start_of,
 )
-from lumbar_disk.study._run import Study, Work, begun
+from lumbar_disk.study._run import ATTACKED, Study, Work, begun
 
 __all__ = [
+    "ATTACKED",
     "CLEAN",
     "COMPONENTS",
     "CONTOUR_DICE",
@@ -33,6 +36,7 @@ __all__ = [
     "OBJECTIVES",
     "POINT_ERROR",
     "PURE",
+    "SIGMAS",
     "SIZES",
     "By",
     "Evaluation",
@@ -50,6 +54,7 @@ __all__ = [
     "medium_recipe",
     "paper_recipe",
     "reconstructs",
+    "sigma_of",
     "small_recipe",
     "smoke_recipe",
     "start_of",

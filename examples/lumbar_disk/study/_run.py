@@ -79,6 +79,10 @@ def measured(net: UNet, study: Study, folder: Path) -> None:
         table.save(folder / "table.csv")
 
 
+ATTACKED = Work(measured)
+"""The paper's work: attacks on each head at every radius of the recipe."""
+
+
 @dataclass(frozen=True)
 class Study:
     """Study in one results folder: its models trained, and each evaluated by the study's work.
@@ -97,7 +101,7 @@ class Study:
     data: Prepared
     out: Path
     device: torch.device
-    work: Work = Work(measured)
+    work: Work = ATTACKED
     checkpoint_every: float = 30.0
     progress: bool = False
 
