@@ -35,7 +35,7 @@ STUDY = (
     ("network",),
     ("study",),
     ("report",),
-    ("ood", "weights"),
+    ("certified", "ood", "weights"),
     ("demo",),
     ("cli",),
 )

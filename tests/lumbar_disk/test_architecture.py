@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs" / "api" / "lumbar_disk.md"
-DOORS = ["data", "virtual", "network", "study", "report", "ood", "weights", "demo", "cli"]
+DOORS = ["data", "virtual", "network", "study", "report", "certified", "ood", "weights", "demo", "cli"]
 
 
 @pytest.mark.parametrize("name", DOORS)
