@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -157,3 +158,16 @@ def check_word(name: str, word: object, words: tuple[str, ...], remedy: str = ""
     if word not in words:
         *others, last = map(repr, words)
         raise ValueError(f"{name} must be {', '.join(others)} or {last}; got {word!r}{remedy}")
+
+
+def check_sigma(sigma: float) -> None:
+    """Insist on a deviation of Gaussian noise that there is.
+
+    Raises:
+        ValueError: Zero, less, or not finite.
+    """
+    if not (math.isfinite(sigma) and sigma > 0):
+        raise ValueError(
+            "sigma must be the deviation of the noise in units of the input, above zero and finite; got "
+            f"{sigma!r}"
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,21 +12,17 @@ import torch
 from torch import Tensor
 
 from advreg._core.checks import examples, one_per_example
-from advreg._core.keys import Keys
 from advreg._core.targets import count_of
 from advreg._core.types import Input, Model, PerExample, Target
 from advreg.certificates._bounds import above, below, looks, shifted
-from advreg.certificates._noise import check_sigma, slack, under_draws
+from advreg.certificates._sampling import Noisy, Sampling
 from advreg.evaluation import Batches, Cell, Settings, Table, measure
-from advreg.execution import Batch, Execution, Parts, running
-from advreg.objectives import heads_read, on
+from advreg.execution import Batch, Execution
+from advreg.objectives import on
 from advreg.tasks import Task
-from advreg.threats import Threat, l2
 
 Certified: TypeAlias = Mapping[str | int, Mapping[str, Task]]
 """For each head what is certified, by name: `{"mask": {"dice": masks()}}`; a task says which way is worse."""
-
-_LINF = "Linf: its radius r lies inside the L2 radius r * sqrt(entries of an input)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,8 +140,8 @@ def certify(
         groups=groups,
         seed=seed,
     )
-    longest = math.sqrt(math.prod(_batch(x, y, noisy_input).x.shape[1:]))
-    return replace(found, statement=found.statement.replace(_LINF, f"{_LINF}, here {longest:.3g} r"))
+    entries = math.prod(Batch.unbounded(x, y, noisy_input).x.shape[1:])
+    return replace(found, statement=_statement(Sampling(sigma, samples, confidence, jointly), entries))
 
 
 def certified_curve(
@@ -214,32 +209,35 @@ def certified_curve(
     Source:
         As for `certify`.
     """
-    check_sigma(sigma)
     radii = [float(radius) for radius in radii]
     if not radii or len(set(radii)) < len(radii) or not all(0 <= radius < math.inf for radius in radii):
         raise ValueError(f"expected distinct, finite L2 radii of 0 or more; got {radii}")
-    if samples < 1 or not 0 < confidence < 1 or jointly < 1 or (tolerance is not None and tolerance < 0):
-        raise ValueError(
-            "expected samples and jointly of 1 or more, a confidence between 0 and 1, and a tolerance of 0 "
-            f"or more; got samples={samples}, jointly={jointly}, confidence={confidence}, "
-            f"tolerance={tolerance}"
-        )
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance must be 0 or more, in the unit of each metric, or None; got {tolerance}")
     columns = _columns(metrics)
+    sampling = Sampling(sigma, samples, confidence, jointly, noisy_input, execution)
     several = jointly * len(radii) * len(columns) if jointly > 1 else 1
-    alpha = (1 - confidence) / several
-    smoothing = Smoothing(sigma, samples, alpha, tolerance, columns, noisy_input, execution)
+    smoothing = Smoothing(replace(sampling, jointly=several), tolerance, columns)
     cells = [Cell("smoothing", radius, smoothing, None, "guaranteed") for radius in radii]
     functions = {head: {name: task.metric for name, task in tasks.items()} for head, tasks in metrics.items()}
     settings = Settings(groups, journal, seed, device, progress, shard=shard)
     found = measure(model, batches, functions, cells, {"radii": radii}, settings)
-    each = f"of all bounds of {jointly} examples at once" if jointly > 1 else "of each bound by itself"
+    return Certificate(found.rows, _statement(sampling))
+
+
+def _statement(sampling: Sampling, entries: int | None = None) -> str:
+    """What is guaranteed; where the number of entries of an input is known, how far Linf balls reach."""
+    several = sampling.jointly
+    each = f"of all bounds of {several} examples at once" if several > 1 else "of each bound by itself"
+    here = "" if entries is None else f", here {math.sqrt(entries):.3g} r"
+    norm = f"no perturbation of this L2 norm or less makes the median worse, at sigma {sampling.sigma:g}"
     lines = (
-        f"guaranteed: no perturbation of this L2 norm or less makes the median worse, at sigma {sigma:g}",
-        f"confidence: {confidence:g}, {each}",
+        f"guaranteed: {norm}",
+        f"confidence: {sampling.confidence:g}, {each}",
         "holds for: these examples, since it is made with their truth; not for new ones",
-        _LINF,
+        f"Linf: its radius r lies inside the L2 radius r * sqrt(entries of an input){here}",
     )
-    return Certificate(found.rows, "\n".join(lines))
+    return "\n".join(lines)
 
 
 class Column(NamedTuple):
@@ -256,48 +254,34 @@ class Smoothing:
     """Percentile smoothing of metrics: their bounds, at radii, for a batch.
 
     Args:
-        sigma: Deviation of the noise.
-        samples: Draws of it, at most.
-        alpha: The chance that a bound may fail with.
+        sampling: Of the network under noise; each bound fails with its chance.
         tolerance: Where sampling stops earlier; None: nowhere.
         columns: The metrics.
-        noisy_input: Of several inputs the one that noise is added to.
-        execution: How the model is run.
     """
 
-    sigma: float
-    samples: int
-    alpha: float
+    sampling: Sampling
     tolerance: float | None
     columns: tuple[Column, ...]
-    noisy_input: str | int | None = None
-    execution: Execution | None = None
 
     def bounds(
         self, model: Model, x: Input, y: Target, radii: Sequence[float], *, seed: int, index: Tensor
     ) -> Tensor:
         """The bounds, `(R, C, B)` float64."""
-        batch = _batch(x, y, self.noisy_input)
         functions = {column.name: column.function for column in self.columns}
-        reads = heads_read(*functions.values())
-        with torch.no_grad(), running(model, reads, batch.inputs(), self.execution) as network:
-            batch = network.examine(batch, functions, resized=True).batch
-            with network.quick() as quick:
-                return self._bounds(quick, network.parts, batch, Keys.of(batch.x, seed, index), radii)
+        with self.sampling.noisy(model, x, y, functions, seed, index) as noisy:
+            return self._bounds(noisy, radii)
 
-    def _bounds(self, model: Model, parts: Parts, batch: Batch, keys: Keys, radii: Sequence[float]) -> Tensor:
+    def _bounds(self, noisy: Noisy, radii: Sequence[float]) -> Tensor:
         """Look at more and more samples, of the examples of which a bound can still move."""
         signs = torch.tensor([column.sign for column in self.columns], dtype=torch.float64)[:, None]
         worst = -signs * torch.tensor([[column.worst] for column in self.columns], dtype=torch.float64)
-        far = slack(batch.x)
-        quantiles = [shifted(radius + far, self.sigma) for radius in radii]
-        left = torch.arange(len(batch.x))
+        quantiles = [shifted(radius + noisy.slack, noisy.sigma) for radius in radii]
+        left = torch.arange(len(noisy.batch.x))
         found = worst.expand(len(radii), -1, len(left)).clone()
         values = worst.new_empty(len(signs), 0, len(left))  # larger is better
-        for n, alpha in looks(self.samples, self.alpha, adaptive=self.tolerance is not None):
-            some, own = batch.take(left.to(batch.x.device)), Keys(keys.seed, keys.index.cpu()[left])
-            draws = range(values.shape[1], n)
-            drawn = under_draws(partial(self._values, model), parts, some, own, self.sigma, draws)
+        how = self.sampling
+        for n, alpha in looks(how.samples, how.alpha, adaptive=self.tolerance is not None):
+            drawn = noisy.take(left).seen(self._values, range(values.shape[1], n))
             values = torch.cat([values, -signs[:, None] * drawn.permute(2, 0, 1)], 1)
             ordered = values.sort(1).values
             low = torch.stack([_at(ordered, below(n, q, alpha), worst) for q in quantiles])
@@ -339,12 +323,6 @@ def _at(ordered: Tensor, place: int, worst: Tensor) -> Tensor:
     if place > ordered.shape[1]:
         return torch.full_like(ordered[:, 0], math.inf)
     return ordered[:, place - 1]
-
-
-def _batch(x: Input, y: Target, noisy_input: str | int | None) -> Batch:
-    """The batch, whose `x` is what noise is added to."""
-    anywhere = Threat(l2, 0.0, bounds=None)
-    return Batch.single(x, y, anywhere if noisy_input is None else {noisy_input: anywhere})
 
 
 def _columns(metrics: Any) -> tuple[Column, ...]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from advreg._core.checks import examples
 from advreg._core.keys import Keys
-from advreg.execution import Batch, Parts
 
 GRID = 2.0**-32
 """The distance of the numbers to which inputs and noise are rounded before they are added."""
@@ -48,30 +46,6 @@ def with_noise(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
     return (on_grid + _rounded(sigma * normal)).to(x.dtype)
 
 
-def under_draws(
-    look: Callable[[Batch], Tensor], parts: Parts, batch: Batch, keys: Keys, sigma: float, draws: range
-) -> Tensor:
-    """A function of inputs under draws of each example's own noise, `(S, B, ...)`, as many at once as fit.
-
-    Args:
-        look: A part of the batch, with noise, to `(b, ...)`.
-        parts: What runs a batch in parts.
-        batch: The examples, `B`.
-        keys: Theirs.
-        sigma: The deviation of the noise.
-        draws: The numbers of the draws, `S`: the same number is the same noise.
-    """
-    count, found = len(batch.x), []
-    together = max(1, parts.size // count)
-    for first in range(draws.start, draws.stop, together):
-        now = range(first, min(first + together, draws.stop))
-        noisy = [with_noise(batch.x, keys.fold_in(draw).fine_normal(batch.x), sigma) for draw in now]
-        several = batch.repeat(len(now))._replace(x=torch.cat(noisy))
-        values = torch.cat(list(parts.run(look, several)))
-        found.append(values.reshape(len(now), count, *values.shape[1:]))
-    return torch.cat(found)
-
-
 def common_noise(x: Tensor, seed: int, draw: int) -> Tensor:
     """Standard normal numbers that are the same for all examples, `(1, *input)` float64.
 
@@ -83,19 +57,6 @@ def common_noise(x: Tensor, seed: int, draw: int) -> Tensor:
 def slack(x: Tensor) -> float:
     """How much further apart two inputs like those of `x`, `(B, *input)`, can be once they are rounded."""
     return math.sqrt(math.prod(x.shape[1:])) * GRID
-
-
-def check_sigma(sigma: float) -> None:
-    """Insist on a deviation of the noise that there is.
-
-    Raises:
-        ValueError: Zero, less, or not finite.
-    """
-    if not (math.isfinite(sigma) and sigma > 0):
-        raise ValueError(
-            "sigma must be the deviation of the noise in units of the input, above zero and finite; got "
-            f"{sigma!r}"
-        )
 
 
 def _rounded(wide: Tensor) -> Tensor:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from scipy.special import bdtrc, betaincinv, ndtri  # type: ignore[import-untyped]  # scipy ships no types
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from advreg._core.keys import Keys
 from advreg._core.trees import head as head_of
-from advreg._core.types import Input, Model, Target
+from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.certificates._bounds import below, shifted
-from advreg.certificates._noise import check_sigma, slack, under_draws
-from advreg.execution import Batch, Execution, running
+from advreg.certificates._sampling import Sampling
+from advreg.execution import Batch, Execution
 from advreg.objectives import on
 from advreg.tasks import Task
-from advreg.threats import Threat, l2
 
 ABSTAIN = -1
 """The label of a pixel of which nothing is guaranteed."""
@@ -38,6 +36,7 @@ def certified_radius(
     samples: int = 1000,
     confidence: float = 0.999,
     jointly: int = 1,
+    noisy_input: str | int | None = None,
     execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
@@ -60,6 +59,7 @@ def certified_radius(
         samples: Draws of noise; with all of them good, the radius is `largest_radius(samples, sigma)`.
         confidence: Of each radius, or with `jointly` of all.
         jointly: The number of examples for which the radii hold at once (Bonferroni).
+        noisy_input: Of a model of several inputs the key of the one that is perturbed, and gets the noise.
         execution: How the model is run.
         seed: With `index`, decides the noise.
         index: Each example's place in its data set, int64 `(B,)`.
@@ -82,7 +82,7 @@ def certified_radius(
     Source:
         Cohen et al., arXiv:1902.02918, Theorem 1 and section 3.2.2, here of a metric's threshold.
     """
-    alpha = _alpha(sigma, samples, confidence, jointly)
+    sampling = Sampling(sigma, samples, confidence, jointly, noisy_input, execution)
     if math.isnan(threshold):
         raise ValueError("threshold must be a number that the metric can cross; got NaN")
     metric = on(head, task.metric)
@@ -91,10 +91,10 @@ def certified_radius(
         value = metric(network(part.inputs()), part.y)
         return (task.sign * value <= task.sign * threshold).cpu()  # NaN is not good
 
-    batch, flags = _sampled(model, x, y, head, metric, good, sigma, samples, execution, seed, index)
-    counts = flags.sum(0).double().numpy()
-    chance = betaincinv(counts, samples - counts + 1, alpha)  # Clopper and Pearson; NaN where none was good
-    radius = torch.from_numpy(sigma * ndtri(chance)).nan_to_num(nan=-math.inf) - slack(batch.x)
+    with sampling.noisy(model, x, y, {"the metric": metric}, seed, index) as noisy:
+        counts = noisy.seen(good, range(samples)).sum(0).double().numpy()
+    chance = betaincinv(counts, samples - counts + 1, sampling.alpha)  # Clopper and Pearson; NaN where 0 good
+    radius = torch.from_numpy(sigma * ndtri(chance)).nan_to_num(nan=-math.inf) - noisy.slack
     return radius.clamp(min=0.0)
 
 
@@ -128,6 +128,7 @@ def certify_pixels(
     samples: int = 100,
     first: int = 10,
     confidence: float = 0.999,
+    noisy_input: str | int | None = None,
     execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
@@ -147,6 +148,7 @@ def certify_pixels(
         samples: Draws of noise for the test.
         first: Draws that choose the labels.
         confidence: That all labels of an image hold.
+        noisy_input: Of a model of several inputs the key of the one that is perturbed, and gets the noise.
         execution: How the model is run.
         seed: With `index`, decides the noise.
         index: Each example's place in its data set, int64 `(B,)`.
@@ -170,25 +172,24 @@ def certify_pixels(
     """
     if not 0.5 < tau < 1 or first < 1:
         raise ValueError(f"tau must lie between 0.5 and 1, and first be 1 or more; got {tau} and {first}")
-    alpha = _alpha(sigma, samples, confidence, 1)
-    chosen: list[int] = []
+    sampling = Sampling(sigma, samples, confidence, 1, noisy_input, execution)
+    classes = 2
 
     def votes(network: Model, part: Batch) -> Tensor:
-        output = network(part.inputs())
-        scores: Tensor = head_of(output, head, "output") if head != "" else output
-        chosen[:] = [max(2, scores.shape[1])]
+        nonlocal classes
+        scores = _read(network(part.inputs()), head)
+        classes = max(2, scores.shape[1])
         labels = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
         return labels.cpu()
 
-    batch, labels = _sampled(
-        model, x, None, head, None, votes, sigma, first + samples, execution, seed, index
-    )
-    classes = chosen[0]
+    reads = None if head == "" else [head]
+    with sampling.noisy(model, x, None, _summed(head), seed, index, reads) as noisy:
+        labels = noisy.seen(votes, range(first + samples))
     best = one_hot(labels[:first], classes).sum(0).argmax(-1)
     hits = (labels[first:] == best).sum(0)
     p_values = torch.from_numpy(bdtrc(hits.double().numpy() - 1, samples, tau)).reshape(hits.shape)
-    sure = _holm(p_values.flatten(1), alpha).reshape(hits.shape)
-    radius = float(sigma * ndtri(tau)) - slack(batch.x)
+    sure = _holm(p_values.flatten(1), sampling.alpha).reshape(hits.shape)
+    radius = float(sigma * ndtri(tau)) - noisy.slack
     return PixelCertificate(torch.where(sure, best, ABSTAIN), max(0.0, radius), classes)
 
 
@@ -201,6 +202,7 @@ def certify_outputs(
     head: str | int = "",
     samples: int = 1000,
     confidence: float = 0.999,
+    noisy_input: str | int | None = None,
     execution: Execution | None = None,
     seed: int = 0,
     index: Tensor | None = None,
@@ -219,6 +221,7 @@ def certify_outputs(
         head: The key of the head, such as points `(B, K, 2)`.
         samples: Draws of noise.
         confidence: That all intervals of an example hold.
+        noisy_input: Of a model of several inputs the key of the one that is perturbed, and gets the noise.
         execution: How the model is run.
         seed: With `index`, decides the noise.
         index: Each example's place in its data set, int64 `(B,)`.
@@ -239,50 +242,52 @@ def certify_outputs(
     Source:
         Chiang et al., Detection as regression, NeurIPS 2020, arXiv:2007.03730, Lemma 1 and section 4.
     """
-    alpha = _alpha(sigma, samples, confidence, 1)
+    sampling = Sampling(sigma, samples, confidence, 1, noisy_input, execution)
     if not 0 <= radius < math.inf:
         raise ValueError(f"radius must be 0 or more and finite; got {radius}")
 
     def read(network: Model, part: Batch) -> Tensor:
-        output = network(part.inputs())
-        found: Tensor = head_of(output, head, "output") if head != "" else output
-        return found.double().cpu()
+        return _read(network(part.inputs()), head).double().cpu()
 
-    batch, values = _sampled(model, x, None, head, None, read, sigma, samples, execution, seed, index)
+    reads = None if head == "" else [head]
+    with sampling.noisy(model, x, None, _summed(head), seed, index, reads) as noisy:
+        values = noisy.seen(read, range(samples))
     entries = math.prod(values.shape[2:])
-    quantile = shifted(radius + slack(batch.x), sigma)
-    place, ordered = below(samples, quantile, alpha / (2 * max(1, entries))), values.sort(0).values
+    quantile = shifted(radius + noisy.slack, sigma)
+    place = below(samples, quantile, sampling.alpha / (2 * max(1, entries)))
+    ordered = values.sort(0).values
     if place < 1:
         endless = torch.full_like(ordered[0], math.inf)
         return -endless, endless
     return ordered[place - 1], ordered[samples - place]
 
 
-def _sampled(
-    model: Model,
-    x: Input,
-    y: Target,
-    head: str | int,
-    function: Callable[..., Tensor] | None,
-    look: Callable[[Model, Batch], Tensor],
-    sigma: float,
-    samples: int,
-    execution: Execution | None,
-    seed: int,
-    index: Tensor | None,
-) -> tuple[Batch, Tensor]:
-    """The batch, and what `look` sees under noise, `(S, B, ...)`.
+def _read(output: Output, head: str | int) -> Tensor:
+    """The head of an output.
 
-    A function of output and target, where there is one, tells how the target is cut.
+    Raises:
+        KeyError: A head that the output lacks.
+        TypeError: Several heads, and none of them named.
     """
-    batch = Batch.single(x, y, Threat(l2, 0.0, bounds=None))
-    reads = None if head == "" else [head]
-    with torch.no_grad(), running(model, reads, batch.inputs(), execution) as network:
-        if function is not None:
-            batch = network.examine(batch, {"the metric": function}, resized=True).batch
-        keys, parts = Keys.of(batch.x, seed, index), network.parts
-        with network.quick() as quick:
-            return batch, under_draws(partial(look, quick), parts, batch, keys, sigma, range(samples))
+    found: Any = output if head == "" else head_of(output, head, "output")
+    if not isinstance(found, Tensor):
+        which = "the output" if head == "" else f"the head {head!r}"
+        has = f" with {list(found)}" if isinstance(found, Mapping) else ""
+        raise TypeError(
+            f"{which} must be one tensor; got a {type(found).__name__}{has}: name the head, head='mask'"
+        )
+    return found
+
+
+def _summed(head: str | int) -> dict[str, PerExample]:
+    """A number of each example that shows whether examples interact: the mean of its head."""
+
+    def mean(output: Output, target: Target) -> Tensor:
+        del target
+        found = _read(output, head)
+        return found.reshape(len(found), -1).double().mean(1)
+
+    return {"the head": mean}
 
 
 def _holm(p_values: Tensor, alpha: float) -> Tensor:
@@ -292,13 +297,3 @@ def _holm(p_values: Tensor, alpha: float) -> Tensor:
     passes = ordered <= alpha / (count - torch.arange(count))
     rejected = passes.int().cumprod(1).bool()  # up to the first that is not
     return torch.zeros_like(rejected).scatter(1, order, rejected)
-
-
-def _alpha(sigma: float, samples: int, confidence: float, jointly: int) -> float:
-    check_sigma(sigma)
-    if samples < 1 or not 0 < confidence < 1 or jointly < 1:
-        raise ValueError(
-            "expected samples and jointly of 1 or more, and a confidence between 0 and 1; got "
-            f"samples={samples}, jointly={jointly}, confidence={confidence}"
-        )
-    return (1 - confidence) / jointly

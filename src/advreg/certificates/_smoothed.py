@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from advreg._core.checks import check_function, check_kind, check_word
+from advreg._core.checks import check_function, check_kind, check_sigma, check_word
 from advreg._core.trees import head, map_tensors, replaced, tensors
 from advreg._core.types import Model, Output, PerExample, Target
-from advreg.certificates._noise import check_sigma, common_noise, with_noise
+from advreg.certificates._noise import common_noise, with_noise
 from advreg.execution import heads as part_for
 from advreg.objectives import at
 from advreg.tasks import Task

@@ -12,7 +12,7 @@ from advreg._core.checks import check_each, examples
 from advreg._core.targets import Structure, bare, cut, inputs_structure, marked, structure_of
 from advreg._core.trees import children, differentiable, head, replaced
 from advreg._core.types import Input, Target
-from advreg.threats import Product, Threat, Threats
+from advreg.threats import Product, Threat, Threats, l2
 
 
 class Others(NamedTuple):
@@ -110,6 +110,18 @@ class Batch(NamedTuple):
                 "one after the other, or all together by pgd_attack"
             )
         return batch
+
+    @staticmethod
+    def unbounded(x: Input, y: Target, key: str | int | None = None) -> Batch:
+        """The batch whose `x` is what noise is added to, wherever that leads.
+
+        Args:
+            x: The inputs.
+            y: The target.
+            key: Of several inputs that of the noisy one.
+        """
+        anywhere = Threat(l2, 0.0, bounds=None)
+        return Batch.single(x, y, anywhere if key is None else {key: anywhere})
 
     def settled(self) -> Batch:
         """The same batch with its structure, and a target without marks, as objectives get it."""

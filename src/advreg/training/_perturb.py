@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,14 +9,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from advreg._core.checks import check_each, check_objective
+from advreg._core.checks import check_each, check_objective, check_sigma
 from advreg._core.keys import Keys
 from advreg._core.tensors import per_example
 from advreg._core.types import Input, Model, PerExample, Target
 from advreg.attacks import last_iterate
 from advreg.execution import Batch, Execution
 from advreg.rules import Rule, Steepest
-from advreg.threats import Threat, Threats, l2
+from advreg.threats import Threat, Threats
 
 Perturb: TypeAlias = Callable[[Model, Input, Target, Keys], Input]
 """Perturbation of the inputs: `(model, x, y, keys) -> x'`, shaped like `x`. Chance comes from the keys alone.
@@ -112,14 +111,12 @@ class GaussianNoise:
     noisy_input: str | int | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise ValueError(f"sigma must be above zero and finite; got {self.sigma!r}")
+        check_sigma(self.sigma)
 
     def __call__(self, model: Model, x: Input, y: Target, keys: Keys) -> Input:
         """The noisy inputs."""
         del model, y
-        anywhere = Threat(l2, 0.0, bounds=None)
-        batch = Batch.of(x, None, anywhere if self.noisy_input is None else {self.noisy_input: anywhere})
+        batch = Batch.unbounded(x, None, self.noisy_input)
         noise = self.sigma * keys.normal(batch.x)
         if self.varied:
             noise = noise * per_example(keys.fold_in(0).uniform(batch.x.new_empty(len(batch.x))), batch.x)
