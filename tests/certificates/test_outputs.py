@@ -1,6 +1,7 @@
 """Certificates of thresholds, pixels and points, against closed forms."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -175,3 +176,32 @@ def test_numbers_that_would_be_silently_wrong_are_refused():
         certify_pixels(lambda x: x, x, sigma=0.1, first=0)
     with pytest.raises(ValueError, match="threshold must be a number"):
         certified_radius(lambda x: x, x, x, masks(), math.nan, sigma=0.1)
+
+
+@pytest.mark.parametrize("certificate", [certify_pixels, partial(certify_outputs, radius=0.1)])
+def test_certificates_of_outputs_test_what_they_assume_and_teach(certificate):
+    x = uniform(3, 1, 8, 8)
+    with pytest.raises(ValueError, match="(?s)batch"):
+        certificate(lambda x: x - x.mean(), x, sigma=0.25, samples=20)
+    with pytest.raises(TypeError, match=r"the output must be one tensor; got a dict with \['mask'\]: name"):
+        certificate(lambda x: {"mask": x}, x, sigma=0.25, samples=20)
+    with pytest.raises(KeyError, match="no head 'lung'"):
+        certificate(lambda x: {"mask": x}, x, sigma=0.25, samples=20, head="lung")
+
+
+def test_of_several_inputs_one_gets_the_noise():
+    x, age = uniform(3, 1, 4, 4), torch.full((3, 1), 0.5)
+
+    def model(inputs):
+        assert torch.equal(inputs["age"], inputs["age"].clamp(0.5, 0.5))
+        return inputs["image"] - 0.5
+
+    inputs, told = {"image": x, "age": age}, {"sigma": 0.25, "samples": 50}
+    alone = certify_pixels(lambda x: x - 0.5, x, **told)
+    found = certify_pixels(model, inputs, noisy_input="image", **told)
+    assert torch.equal(found.labels, alone.labels)
+    low, high = certify_outputs(model, inputs, noisy_input="image", radius=0.1, **told)
+    assert (low < high).all()
+    task = Task(lambda output, target: output.flatten(1).mean(1), "lower")
+    radius = certified_radius(model, inputs, None, task, -1.0, noisy_input="image", **told)
+    assert (radius > 0).all()

@@ -177,7 +177,7 @@ def test_gaussian_noise_has_its_deviation_is_not_clipped_and_belongs_to_the_exam
     assert torch.equal(changed["image"], x + noise)
     assert torch.equal(changed["age"], inputs["age"])
     for wrong in (0.0, -1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="sigma must be above zero"):
+        with pytest.raises(ValueError, match="sigma must be the deviation of the noise"):
             GaussianNoise(wrong)
 
 
