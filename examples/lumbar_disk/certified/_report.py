@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from lumbar_disk.report import (
     write_pages,
 )
 from lumbar_disk.study import Measure, sigma_of
+
+NOTHING = Interval(math.inf, math.nan, math.nan)  # is guaranteed of an error, beyond the reach of the noise
 
 
 def is_certified(folder: Path) -> bool:
@@ -135,7 +138,7 @@ def _rows(name: str, sigma: float, table: Table) -> Iterator[dict[str, Any]]:
                 "digits": one.digits,
                 "radius": radius,
                 "found": bootstrap(found.values(), groups),
-                "guaranteed": bootstrap(held.values(), groups),
+                "guaranteed": bootstrap(held.values(), groups) if np.isfinite(gap).all() else NOTHING,
                 "gap": float(gap.mean()),
                 "largest gap": float(gap.max()),
                 "compared": len(gap) if radius else 0,
@@ -175,7 +178,7 @@ def _told(row: Mapping[str, Any]) -> dict[str, Any]:
     digits = row["digits"]
 
     def text(value: float) -> str:
-        return f"{value:.{digits}f}"
+        return "nothing" if math.isinf(value) else f"{value:.{digits}f}"
 
     told = {key: row[key] for key in ("model", "measure", "violations")}
     told |= {key: f"{row[key]:g}" for key in ("sigma", "radius")}
@@ -210,6 +213,8 @@ def _drawn(
 def _bounds(ax: Axes, table: Table, one: Measure) -> None:
     """The band between found and guaranteed."""
     both = _chosen(table, one, "found") + _chosen(table, one, "guaranteed")
+    endless = {row.radius for row in both if math.isinf(row.value)}
+    both = Table(tuple(row for row in both if row.radius not in endless))
     plot_bounds(both, head=one.head, metric=one.metric, ax=ax)
     ax.set_ylabel(one.title)
     ax.set_xlabel("L2 radius")

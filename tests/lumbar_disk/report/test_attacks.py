@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from advreg.evaluation import Row, Table
-from lumbar_disk.report import _figures, cells, curve_figure, read_results, write_report
+from lumbar_disk.report import _report, cells, curve_figure, read_results, write_report
 from lumbar_disk.report._attacks import overstated, sentence
 from lumbar_disk.report._figures import THIN
 from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, MEASURES, POINT_ERROR, small_recipe
@@ -34,6 +34,14 @@ def test_it_is_taken_disc_by_disc_and_towards_worse(measure, sign):
     assert list(found) == [("mine", 0.03)]
     np.testing.assert_allclose(found["mine", 0.03].values(), sign * (strong[::-1] - weak))
     assert found["mine", 0.03].groups() == ["p0", "p0", "p1", "p1"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Figures, which test_report looks at, take most of a report's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_report, "pictures", lambda *_: ([], []))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +94,7 @@ def test_tables_have_both_attacks(both):
     np.testing.assert_allclose(thin[1].get_ydata(), expected)
 
 
-def test_claims_are_judged_on_the_papers_attack_and_answered_under_both(tmp_path, make_study, monkeypatch):
-    monkeypatch.setattr(_figures, "pictures", lambda *_: ([], []))
+def test_claims_are_judged_on_the_papers_attack_and_answered_under_both(tmp_path, make_study):
     folder = make_study(tmp_path, ["P3_std", "P5_std", "P10_std", "P10_adv_rs"], -0.6)
     claims = json.loads([*write_report(folder)][-1].read_text())
     assert claims[0]["verdict"] == "holds"
