@@ -35,7 +35,7 @@ class CertifiedRecipe:
     cert_draws: int = 8
     cert_passes: int = 100
     cert_critical: int = 60
-    cert_judged: int = 101
+    cert_judged: int = 1001
     cert_dice: float = 0.7
     cert_error: float = 3.0
     cert_largest: float = 20.0

@@ -16,6 +16,7 @@ from advreg._core.trees import head, map_tensors, replaced, tensors
 from advreg._core.types import Model, Output, PerExample, Target
 from advreg.certificates._noise import common_noise, with_noise
 from advreg.execution import heads as part_for
+from advreg.execution import room
 from advreg.objectives import at
 from advreg.tasks import Task
 
@@ -176,25 +177,35 @@ class Draws(nn.Module):
         return self
 
     def forward(self, x: Tensor, heads: Iterable[str | int] | None = None) -> Output:
-        """All draws in one pass."""
+        """All draws: in one pass, or without a gradient in as many as fit."""
         if not isinstance(x, Tensor):
             raise TypeError(
                 f"noise is added to one tensor; got inputs of type {type(x).__name__}: wrap the model in a "
                 "function of the one that is perturbed, lambda image: model({**others, 'image': image})"
             )
-        normal = torch.cat([common_noise(x, self.seed, draw) for draw in range(self.samples)])
-        several, alike = x.repeat_interleave(self.samples, 0), [1] * (x.ndim - 1)
+        # with a gradient all draws are kept anyway; without, only their outputs need be
+        together = self.samples if torch.is_grad_enabled() else max(1, room(x) // max(1, len(x)))
+        starts = range(0, self.samples, together)
+        parts = [self._drawn(x, range(i, min(i + together, self.samples)), heads) for i in starts]
+        each = zip(*map(tensors, parts), strict=True)
+        return map_tensors(lambda _: torch.cat(next(each), 1), parts[0])
+
+    def _drawn(self, x: Tensor, draws: range, heads: Iterable[str | int] | None) -> Output:
+        """The outputs under some of the draws, in one pass."""
+        normal = torch.cat([common_noise(x, self.seed, draw) for draw in draws])
+        several, alike = x.repeat_interleave(len(draws), 0), [1] * (x.ndim - 1)
         several = with_noise(several, normal.repeat(len(x), *alike), self.sigma)
         output = part_for(self.model, heads)(several)
-        return map_tensors(lambda tensor: self._apart(tensor, len(x)), output)
+        return map_tensors(lambda tensor: self._apart(tensor, len(x), len(draws)), output)
 
-    def _apart(self, tensor: Tensor, count: int) -> Tensor:
-        if tensor.shape[:1] != (count * self.samples,):
+    @staticmethod
+    def _apart(tensor: Tensor, count: int, samples: int) -> Tensor:
+        if tensor.shape[:1] != (count * samples,):
             raise ValueError(
-                f"outputs under noise must begin with the batch, here {count * self.samples} examples and "
-                f"draws; got shape {tuple(tensor.shape)}: leave what all examples share out of the output"
+                f"outputs under noise must begin with the batch, here {count * samples} examples and draws; "
+                f"got shape {tuple(tensor.shape)}: leave what all examples share out of the output"
             )
-        return tensor.reshape(count, self.samples, *tensor.shape[1:])
+        return tensor.reshape(count, samples, *tensor.shape[1:])
 
 
 class Smoothed(nn.Module):
