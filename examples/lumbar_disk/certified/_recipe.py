@@ -61,7 +61,7 @@ _SIZES = {
     "smoke": replace(
         _HALVED,
         cert_radii=(0.1, 0.25),
-        cert_samples=40,
+        cert_samples=60,
         cert_draws=2,
         cert_passes=4,
         cert_critical=6,

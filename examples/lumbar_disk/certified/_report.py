@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from advreg.certificates import largest_radius
 from advreg.evaluation import Interval, Table, bootstrap
 from advreg.plotting import plot_bounds, plot_brackets
 from lumbar_disk._core.drawing import COLOURS, GROUND, INK, inked
@@ -33,7 +34,7 @@ from lumbar_disk.report import (
 )
 from lumbar_disk.study import Measure, sigma_of
 
-NOTHING = Interval(math.inf, math.nan, math.nan)  # is guaranteed of an error, beyond the reach of the noise
+NOTHING = Interval(math.inf, math.nan, math.nan)  # is guaranteed beyond the reach of the noise
 
 
 def is_certified(folder: Path) -> bool:
@@ -87,7 +88,11 @@ def write_report(folder: Path) -> list[Path]:
             path.unlink(missing_ok=True)  # of an earlier run
             pictures.append(Picture(number, caption, "", {}))
     bounds = [row for name, table in results.tables.items() for row in _rows(name, sigmas[name], table)]
-    brackets = [_bracketed(name, table, one) for name, table in results.tables.items() for one in MEASURED]
+    brackets = [
+        _bracketed(name, sigmas[name], table, one, recipe)
+        for name, table in results.tables.items()
+        for one in MEASURED
+    ]
     content = page_content(results, (), PAPER_SETTINGS) | {
         "figures": pictures,
         "bounds": [_told(row) for row in bounds],
@@ -138,12 +143,18 @@ def _rows(name: str, sigma: float, table: Table) -> Iterator[dict[str, Any]]:
                 "digits": one.digits,
                 "radius": radius,
                 "found": bootstrap(found.values(), groups),
-                "guaranteed": bootstrap(held.values(), groups) if np.isfinite(gap).all() else NOTHING,
-                "gap": float(gap.mean()),
-                "largest gap": float(gap.max()),
+                "guaranteed": bootstrap(held.values(), groups) if _says(held, one) else NOTHING,
+                "gap": float(gap.mean()) if _says(held, one) else math.inf,
+                "largest gap": float(gap.max()) if _says(held, one) else math.inf,
                 "compared": len(gap) if radius else 0,
                 "violations": int((gap < 0).sum()) if radius else 0,
             }
+
+
+def _says(held: Table, one: Measure) -> bool:
+    """Whether anything is guaranteed of every disc: more than the worst number that there is."""
+    worst = 0.0 if one.worse == "lower" else math.inf
+    return not bool((held.values() == worst).any())
 
 
 def _chosen(table: Table, one: Measure, bound: str) -> Table:
@@ -158,17 +169,23 @@ def _critical(table: Table, one: Measure) -> tuple[NDArray[np.float64], NDArray[
     return rows.where(bound="guaranteed").values(), rows.where(bound="found").values()
 
 
-def _bracketed(name: str, table: Table, one: Measure) -> dict[str, Any]:
-    """The medians of a model's brackets, as the page shows them."""
+def _bracketed(
+    name: str, sigma: float, table: Table, one: Measure, recipe: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The medians of a model's brackets, over the discs that are right without an attack, for the page."""
     low, high = _critical(table, one)
+    ordered, right = (low <= high).mean(), high > 0
+    low, high = low[right], high[right]
+    reach = largest_radius(recipe["cert_samples"], sigma, recipe["cert_confidence"])
     ratio = np.divide(high, low, out=np.full_like(high, np.inf), where=low > 0)
+    medians = {"guaranteed": low, "found": high, "ratio": ratio}
     return {
         "model": name,
         "measure": one.label,
-        "guaranteed": f"{np.median(low):.2f}",
-        "found": f"{np.median(high):.2f}",
-        "ratio": f"{np.median(ratio):.2f}",
-        "ordered": f"{(low <= high).mean():.0%}",
+        **{key: f"{np.median(radii):.2f}" if len(low) else "" for key, radii in medians.items()},
+        "ordered": f"{ordered:.0%}",
+        "discs": f"{len(low)} of {len(right)}",
+        "limited": int((low > reach - 0.01 * sigma).sum()),
         "none": int(np.isinf(high).sum()),
     }
 
@@ -212,9 +229,9 @@ def _drawn(
 
 def _bounds(ax: Axes, table: Table, one: Measure) -> None:
     """The band between found and guaranteed."""
-    both = _chosen(table, one, "found") + _chosen(table, one, "guaranteed")
-    endless = {row.radius for row in both if math.isinf(row.value)}
-    both = Table(tuple(row for row in both if row.radius not in endless))
+    held = _chosen(table, one, "guaranteed")
+    radii = [radius for radius in {row.radius for row in held} if _says(held.where(radius=radius), one)]
+    both = Table(tuple(row for row in _chosen(table, one, "found") + held if row.radius in radii))
     plot_bounds(both, head=one.head, metric=one.metric, ax=ax)
     ax.set_ylabel(one.title)
     ax.set_xlabel("L2 radius")
