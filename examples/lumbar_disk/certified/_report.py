@@ -135,7 +135,7 @@ def _rows(name: str, sigma: float, table: Table) -> Iterator[dict[str, Any]]:
             )
             sign = 1 if one.worse == "lower" else -1
             gap = sign * (found.values() - held.values())
-            groups = [row.group for row in found]
+            groups, says = [row.group for row in found], bool(_bounded(held, one).all())
             yield {
                 "model": name,
                 "sigma": sigma,
@@ -143,18 +143,19 @@ def _rows(name: str, sigma: float, table: Table) -> Iterator[dict[str, Any]]:
                 "digits": one.digits,
                 "radius": radius,
                 "found": bootstrap(found.values(), groups),
-                "guaranteed": bootstrap(held.values(), groups) if _says(held, one) else NOTHING,
-                "gap": float(gap.mean()) if _says(held, one) else math.inf,
-                "largest gap": float(gap.max()) if _says(held, one) else math.inf,
-                "compared": len(gap) if radius else 0,
+                "guaranteed": bootstrap(held.values(), groups) if says else NOTHING,
+                "gap": float(gap.mean()) if says else math.inf,
+                "largest gap": float(gap.max()) if says else math.inf,
+                "compared": int(_bounded(held, one).sum()) if radius else 0,
                 "violations": int((gap < 0).sum()) if radius else 0,
             }
 
 
-def _says(held: Table, one: Measure) -> bool:
-    """Whether anything is guaranteed of every disc: more than the worst number that there is."""
+def _bounded(held: Table, one: Measure) -> NDArray[np.bool_]:
+    """Of which discs anything is guaranteed: better than the worst number that there is."""
     worst = 0.0 if one.worse == "lower" else math.inf
-    return not bool((held.values() == worst).any())
+    bounded: NDArray[np.bool_] = held.values() != worst
+    return bounded
 
 
 def _chosen(table: Table, one: Measure, bound: str) -> Table:
@@ -230,7 +231,9 @@ def _drawn(
 def _bounds(ax: Axes, table: Table, one: Measure) -> None:
     """The band between found and guaranteed."""
     held = _chosen(table, one, "guaranteed")
-    radii = [radius for radius in {row.radius for row in held} if _says(held.where(radius=radius), one)]
+    radii = [
+        radius for radius in {row.radius for row in held} if _bounded(held.where(radius=radius), one).all()
+    ]
     both = Table(tuple(row for row in _chosen(table, one, "found") + held if row.radius in radii))
     plot_bounds(both, head=one.head, metric=one.metric, ax=ax)
     ax.set_ylabel(one.title)

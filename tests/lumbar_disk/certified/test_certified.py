@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from advreg.evaluation import Table
 from lumbar_disk.certified import (
     CertifiedRecipe,
     Trial,
-    certified_recipes,
     is_certified,
     spread,
     write_report,
@@ -23,6 +23,8 @@ from lumbar_disk.network import untrained
 from lumbar_disk.study import StudyRecipe, edited, sigma_of
 
 MODELS = ("P10_std", "P10_noise_0.25")
+RADII = (0.1, 0.9)  # the second beyond the reach of so few samples
+SETTINGS = ("--set=batches=2", "--set=cert_radii=0.1,0.9")
 FILES = {"report.html", "report.md", "bounds.csv", "figure1.png", "figure2.png"}
 
 
@@ -31,13 +33,12 @@ def whole(tmp_path_factory, tiny):
     """The folder of a tiny run of two models, with its report."""
     out = tmp_path_factory.mktemp("certified") / "out"
     models = [f"--models={name}" for name in MODELS]
-    found = CliRunner().invoke(app, ["certify", *tiny, *models, "--set=batches=2", f"--out={out}"])
+    found = CliRunner().invoke(app, ["certify", *tiny, *models, *SETTINGS, f"--out={out}"])
     assert found.exit_code == 0, found.output
     return out
 
 
 def test_each_disc_is_found_and_guaranteed_at_each_radius(whole):
-    recipe = certified_recipes("smoke")[1]
     for name in MODELS:
         table = Table.load(whole / "models" / name / "table.csv")
         for head, metric, attack, sign in (
@@ -45,8 +46,8 @@ def test_each_disc_is_found_and_guaranteed_at_each_radius(whole):
             ("contour", "point_error", "auto point_error", -1),
         ):
             rows = table.where(head=head, metric=metric)
-            assert {row.radius for row in rows} == {0.0, *recipe.cert_radii}
-            for radius in recipe.cert_radii:
+            assert {row.radius for row in rows} == {0.0, *RADII}
+            for radius in RADII:
                 found = rows.where(radius=radius, attack=attack, bound="found")
                 held = rows.where(radius=radius, attack="smoothing", bound="guaranteed")
                 assert [row.index for row in found] == [row.index for row in held]
@@ -64,7 +65,11 @@ def test_the_page_says_what_the_table_says(whole, page_of):
     assert not page.open
     assert {path.name for path in (whole / "report").iterdir()} == FILES
     text = (whole / "report" / "report.md").read_text()
-    assert "**0 of 8** comparisons" in text
+    tables = [Table.load(whole / "models" / name / "table.csv") for name in MODELS]
+    held = [row for table in tables for row in table.where(attack="smoothing") if row.radius]
+    says = sum(0 < row.value < math.inf for row in held)  # beyond the reach of the noise nothing is compared
+    assert 0 < says < len(held)
+    assert f"**0 of {says}** comparisons" in text
     assert "{" not in text.split("## Run times")[0]
     table = Table.load(whole / "models" / "P10_std" / "table.csv")
     with (whole / "report" / "bounds.csv").open(newline="") as file:
@@ -72,7 +77,8 @@ def test_the_page_says_what_the_table_says(whole, page_of):
     for row in rows:
         head, metric = ("mask", "dice") if "Dice" in row["measure"] else ("contour", "point_error")
         some = table.where(head=head, metric=metric, radius=float(row["radius"]), bound="guaranteed")
-        assert float(row["guaranteed"]) == pytest.approx(some.values().mean())
+        whole_bound = ((some.values() > 0) & (some.values() < math.inf)).all()
+        assert float(row["guaranteed"]) == pytest.approx(some.values().mean() if whole_bound else math.inf)
         assert row["violations"] == "0"
     for tag, found in page.attributes:
         assert tag != "img" or found["alt"]
