@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from cycler import cycler
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from advreg.certificates import largest_radius
 from advreg.evaluation import Interval, Table, bootstrap
 from advreg.plotting import plot_bounds, plot_brackets
-from lumbar_disk._core.drawing import COLOURS, GROUND, INK, inked
+from lumbar_disk._core.drawing import GROUND, INK, inked
 from lumbar_disk._core.files import csv_text, read_json
 from lumbar_disk.certified._recipe import MODELS
 from lumbar_disk.certified._run import CRITICAL, MEASURED
@@ -212,8 +211,7 @@ def _drawn(
     """How to draw a panel for each model and measure: models across, or down where the page is narrow."""
 
     def draw(*, tall: bool) -> Figure:
-        cycle = cycler(color=COLOURS)
-        with rc_context({**inked(INK, GROUND), "axes.prop_cycle": cycle}):
+        with rc_context(inked(INK, GROUND)):
             count = len(tables)
             shape = (2 * count, 1) if tall else (2, count)
             figure = Figure((4.2 * shape[1] + 0.2, 3.2 * shape[0]), dpi=120, layout="constrained")

@@ -14,12 +14,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from cycler import cycler
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lumbar_disk._core.drawing import darkened
+from lumbar_disk._core.drawing import COLOURS, darkened
 from lumbar_disk._core.files import write
 from lumbar_disk.data import counts
 from lumbar_disk.report._claims import Claim, Part, Verdict
@@ -28,6 +29,10 @@ from lumbar_disk.report._results import Results
 
 NARROW = "(max-width: 640px)"
 DARK = "(prefers-color-scheme: dark)"
+WRITTEN: dict[Any, Any] = {  # matplotlib reads colours such as "C0" when a figure is written
+    "svg.hashsalt": "advreg",
+    "axes.prop_cycle": cycler(color=COLOURS),
+}
 FEW = 10  # test patients below which the intervals are too short, see `advreg.evaluation.bootstrap`
 
 
@@ -277,7 +282,8 @@ def write_drawing(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
         See `Picture.sources`.
     """
     page = draw(tall=False)
-    write(path, page.savefig)
+    with rc_context(WRITTEN):
+        write(path, page.savefig)
     wide, tall = _svg(page), _svg(draw(tall=True))
     drawn = {f"{NARROW} and {DARK}": darkened(tall), NARROW: tall, DARK: darkened(wide), "": wide}
     return {media: _uri("image/svg+xml", svg) for media, svg in drawn.items()}
@@ -294,7 +300,7 @@ def write_photograph(path: Path, draw: Callable[..., Figure]) -> dict[str, str]:
 
 def _svg(figure: Figure) -> bytes:
     """A drawing as SVG, the same for the same figure."""
-    with rc_context({"svg.hashsalt": "advreg"}):
+    with rc_context(WRITTEN):
         return _saved(figure, format="svg", metadata={"Date": None})
 
 
