@@ -115,7 +115,7 @@ def _of_pixels(kinds: Sequence[Kind]) -> list[Kind]:
 
 def _sizes(default: float) -> Iterator[tuple[str, Callable[[float, int], float]]]:
     """The two step sizes, by name: from radius and steps."""
-    yield f"step {default:.3g} radius (default)", lambda radius, steps: default * radius  # noqa: ARG005
+    yield f"step {default:.3g} radius (default)", lambda radius, steps: default * radius  # noqa: ARG005 - called with both
     yield "step 2.5 radius/steps", lambda radius, steps: 2.5 * radius / steps
 
 

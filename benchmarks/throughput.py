@@ -88,7 +88,7 @@ def measured(options: argparse.Namespace, precision: str) -> dict:
         x, y = x.to(device), {key: value.to(device) for key, value in y.items()}
         for head in HEADS:
             more, once = (
-                seconds(lambda: ours(model, x, y, head, count, Execution(precision)), device, least)  # noqa: B023
+                seconds(lambda: ours(model, x, y, head, count, Execution(precision)), device, least)  # noqa: B023 - called at once
                 for count in (1 + options.steps, 1)
             )
             step = (more - once) / options.steps

@@ -22,7 +22,7 @@ def test_the_critical_radius_of_a_linear_model_is_known(norm, dual, task, sign):
     threshold = float(values.max()) + 0.05
     true = ((threshold - values) / weights.norm(dual)).double()
     threat = Threat(norm, 3.0, bounds=None)
-    model = lambda x: (x @ weights)[:, None]  # noqa: E731
+    model = lambda x: (x @ weights)[:, None]  # noqa: E731 - as short as it is
     found = critical_radius(model, x, x, task, sign * threshold, threat, budget=250)
     assert (found.radius >= true * (1 - 1e-4)).all()
     assert (found.radius <= true * 1.03).all()

@@ -347,7 +347,7 @@ def own_numpy_generator():
 
 NOISES = {
     "torch": lambda: torch.randn_like,
-    "numpy": lambda: lambda x: torch.from_numpy(np.random.randn(*x.shape)).float(),  # noqa: NPY002
+    "numpy": lambda: lambda x: torch.from_numpy(np.random.randn(*x.shape)).float(),  # noqa: NPY002 - the global generator is what is tested
     "python": lambda: lambda x: torch.tensor([[random.gauss(0, 1)] for _ in x]),
     "a generator of its own": own_generator,
     "numpy's, of its own": own_numpy_generator,
@@ -542,8 +542,8 @@ BROKEN = {
 @pytest.mark.parametrize("name", ENTRANCES)
 def test_every_entrance_refuses(name, broken):
     model = BROKEN[broken]()
-    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002 - the global generator is what is tested
     with pytest.raises(AssumptionError):
         ENTRANCES[name](model, uniform(COUNT, 4), uniform(COUNT, 4))
     assert torch.equal(state[0], torch.get_rng_state())
-    assert state[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    assert state[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002 - the global generator is what is tested

@@ -172,7 +172,7 @@ def test_the_check_of_gradients_looks_only_where_the_input_may_change():
 
 def test_a_model_that_hands_missing_values_on_is_deterministic():
     x, mask = gaps()
-    objective = lambda output, target: torch.nan_to_num(output, 0.0).sum(1)  # noqa: E731
+    objective = lambda output, target: torch.nan_to_num(output, 0.0).sum(1)  # noqa: E731 - as short as it is
     net = nn.Identity()
     found = diagnose(net, x, x, objective=objective, threat=Threat(linf, 0.1, mask=mask), **TINY)
     assert found["determinism"].verdict == "pass"
@@ -213,7 +213,7 @@ def test_half_open_bounds_are_diagnosed_as_the_data_widened_by_the_radius(norm):
 
 def test_a_model_that_hides_its_gradient_is_found_out_under_half_open_bounds():
     x = torch.linspace(0.3, 0.9, 32).reshape(8, 4)
-    rounded = lambda x: positive((5 * x).round() / 5)  # noqa: E731
+    rounded = lambda x: positive((5 * x).round() / 5)  # noqa: E731 - as short as it is
     told = {"objective": ascent, "threat": Threat(linf, 0.1, (0.0, math.inf)), **TINY}
     assert {"gradients", "unbounded"} <= set(diagnose(rounded, x, torch.zeros(8, 1), **told).flagged)
 

@@ -415,8 +415,8 @@ def test_threads_that_attack_overlapping_models():
     model, (x, y) = net(), data()
     part = nn.Sequential(model.inner, model.head)
     before = snapshot(model)
-    whole = lambda: pgd_attack(model, x, y, objective=on("a", J_IND_reg), **OPTIONS)  # noqa: E731
-    piece = lambda: pgd_attack(  # noqa: E731
+    whole = lambda: pgd_attack(model, x, y, objective=on("a", J_IND_reg), **OPTIONS)  # noqa: E731 - as short as it is
+    piece = lambda: pgd_attack(  # noqa: E731 - as short as it is
         part, x, y["a"].repeat(1, 2), objective=J_IND_reg, execution=Execution("bfloat16"), **OPTIONS
     )
     alone = [whole().value, piece().value]

@@ -297,7 +297,7 @@ def test_a_generator_of_the_networks_own_is_put_back(name):
 
 
 def states():
-    return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+    return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002 - the global generator is what is tested
 
 
 DRAWS = {

@@ -78,7 +78,7 @@ def test_the_formulas_on_torchs_cross_entropy(activation, target):
     assert right.any()
     assert not right.all()
     options = {"activation": activation}
-    mean = lambda values: values.flatten(1).mean(1)  # noqa: E731
+    mean = lambda values: values.flatten(1).mean(1)  # noqa: E731 - as short as it is
     torch.testing.assert_close(cross_entropy(OUTPUT, target, **options), mean(loss))
     torch.testing.assert_close(masked_cross_entropy(OUTPUT, target, **options), mean(loss * right))
     for share in (0.0, 0.4, 1.0):

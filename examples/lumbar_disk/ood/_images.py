@@ -172,7 +172,7 @@ def _source(folder: Path, size: int, *, deep: bool) -> Source:
             continue
         try:
             if suffix not in SUFFIXES:
-                raise ValueError(f"expected one of {', '.join(SUFFIXES)}; save it as .png")  # noqa: TRY301
+                raise ValueError(f"expected one of {', '.join(SUFFIXES)}; save it as .png")  # noqa: TRY301 - one way to say what is skipped
             images.append(_square(_grey(path), size))
         except Exception as error:  # noqa: BLE001 - Pillow and its codecs raise a dozen kinds for damaged files
             skipped.append(f"{_shown(path.relative_to(folder).as_posix())}: {reason(error)}")
