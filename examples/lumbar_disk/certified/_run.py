@@ -28,7 +28,8 @@ MEASURED = (MASK_DICE, POINT_ERROR)  # of both heads one
 CRITICAL = "critical radius"  # the attack's name, and the metric's, in the table
 FOLLOWED, JUDGED = 1, 2  # seeds of the noise that attacks follow, and over which they are judged
 TOGETHER = 2  # discs at once, each under all its draws
-STRETCHED = torch.arange(0.85, 1.625, 0.05, dtype=torch.float64)  # of a change, until other draws agree
+STRETCHED = (0.8, 1.6)  # of a change, between which other draws agree that it crosses
+HALVINGS = 6  # of that interval: to a hundredth of the radius
 
 Given = tuple[Tensor, Heads, Tensor]  # images, target, places
 
@@ -212,10 +213,15 @@ class Trial:
         # a crossing of the draws that were followed; how much further until the median of others crosses
         judge, metric = draws(self.net, self.sigma, recipe.cert_judged, seed=JUDGED), over_draws(task.metric)
         high = torch.full_like(low, torch.inf)
-        with torch.no_grad():
-            for stretch in STRETCHED.flip(0).tolist():
-                point = (x + stretch * (found.x - x)).clamp(0, 1)
+        short, far = (x.new_full((len(x), 1, 1, 1), value) for value in STRETCHED)
+        stretch = far
+        for _ in range(1 + HALVINGS):
+            point = (x + stretch * (found.x - x)).clamp(0, 1)
+            with torch.no_grad():
                 value = metric(judge(point)[one.head], y[one.head])
-                crossed = task.sign * value > task.sign * threshold
-                high = torch.where(crossed.cpu(), threat.distance(point, x).double().cpu(), high)
+            crossed = task.sign * value > task.sign * threshold
+            high = torch.where(crossed.cpu(), threat.distance(point, x).double().cpu(), high)
+            beyond = crossed.reshape(short.shape)
+            short, far = torch.where(beyond, short, stretch), torch.where(beyond, stretch, far)
+            stretch = (short + far) / 2
         return low, high

@@ -19,7 +19,7 @@ COMPONENTS = (3, 5, 10)
 FIFTEEN = tuple(f"P{components}_{kind}" for kind in KINDS for components in COMPONENTS)
 PURE = tuple(f"P{components}_rand_pure" for components in COMPONENTS)
 RECONSTRUCTING = tuple(f"P{components}_{kind}_rec" for kind in KINDS for components in COMPONENTS)
-SIGMAS = (0.25, 0.5)
+SIGMAS = (0.25, 0.5, 1.0)
 NOISY = tuple(f"P{components}_noise_{sigma}" for sigma in SIGMAS for components in COMPONENTS)
 
 
