@@ -8,7 +8,7 @@ from sybil.parsers.myst import PythonCodeBlockParser
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # fastest for small networks; workers share cores
 
-collect_ignore = ["docs/conf.py", "docs/_ext/rooms.py"]
+collect_ignore = ["docs/conf.py", "docs/_ext/rooms.py", "docs/pictures"]
 
 pytest_collect_file = Sybil(parsers=[PythonCodeBlockParser()], patterns=["*.md"]).pytest()
 

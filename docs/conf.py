@@ -17,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "matplotlib.sphinxext.plot_directive",
     "rooms",
 ]
 html_theme = "furo"
@@ -39,3 +40,8 @@ napoleon_custom_sections = ["Source"]
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 76
 nitpicky = False
+plot_working_directory = str(Path(__file__).parents[1])
+plot_formats = ["svg"]
+plot_html_show_formats = plot_html_show_source_link = False
+plot_rcparams = {"savefig.transparent": True, "svg.fonttype": "none", "font.family": "sans-serif"}
+plot_apply_rcparams = True
