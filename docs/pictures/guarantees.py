@@ -12,32 +12,12 @@ from advreg.plotting import plot_bounds
 INK, CLEAN, MOVED, BOUND = "#7c7c7c", "#2f8fd0", "#dd6b20", "#1f9e77"
 RESULTS = Path("examples/lumbar_disk/results/certified-medium-spider/models")  # from the repository
 SIGMA = 0.25
-
-
-def argument() -> None:
-    """Left: two clouds of noisy inputs. Right: a metric, its median under noise, and what is guaranteed."""
-    plt.rcParams.update(dict.fromkeys(_INKED, INK))
-    clouds, curve = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")[1]
-    _clouds(clouds)
-    _curve(curve)
-
-
-def study() -> None:
-    """What attacks found and what is guaranteed of both heads of the study's network."""
-    plt.rcParams.update(dict.fromkeys(_INKED, INK))
-    table = Table.load(RESULTS / "P10_noise_0.5" / "table.csv")
-    heads = {"mask": ("dice", "Dice of the mask"), "contour": ("point_error", "point error in pixels")}
-    for ax, (head, (metric, label)) in zip(
-        plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")[1], heads.items(), strict=True
-    ):
-        plot_bounds(table, head=head, metric=metric, ax=ax)
-        ax.set(xlabel="L2 radius", ylabel=label)
-
-
 _INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
 
 
-def _clouds(ax: plt.Axes) -> None:
+def clouds() -> None:
+    """Two clouds of noisy inputs, and how much of each lies on the far side."""
+    ax = _axes()
     at, shift = np.linspace(-3.4, 4.4, 400), 1.0
     for centre, colour, name in ((0.0, CLEAN, "$x$ + noise"), (shift, MOVED, r"$x + \delta$ + noise")):
         density, worse = norm.pdf(at, centre), at >= shift
@@ -50,7 +30,9 @@ def _clouds(ax: plt.Axes) -> None:
     ax.legend(frameon=False, loc="upper left", ncols=2)
 
 
-def _curve(ax: plt.Axes) -> None:
+def curve() -> None:
+    """A metric along one direction, its median under noise, and what is guaranteed."""
+    ax = _axes()
     random = np.random.default_rng(3)
     at = np.linspace(-3, 3, 6001)
     teeth = np.sin(19 * at) ** 6 * random.uniform(0.2, 1, at.shape)
@@ -71,3 +53,26 @@ def _curve(ax: plt.Axes) -> None:
     ax.axvline(0, color=INK, linewidth=0.6)
     ax.set(xlabel=r"$\delta$", ylim=(0.35, 1.12), yticks=[0.4, 0.6, 0.8, 1.0], xlim=(-0.75, 0.75))
     ax.legend(frameon=False, loc="upper right", fontsize="small")
+
+
+def mask() -> None:
+    """Dice of the study's network, found and guaranteed."""
+    _found_and_guaranteed("mask", "dice", "Dice of the mask")
+
+
+def contour() -> None:
+    """Point error of the study's network, found and guaranteed."""
+    _found_and_guaranteed("contour", "point_error", "point error in pixels")
+
+
+def _found_and_guaranteed(head: str, metric: str, label: str) -> None:
+    ax = _axes()
+    table = Table.load(RESULTS / "P10_noise_0.5" / "table.csv")
+    plot_bounds(table, head=head, metric=metric, ax=ax)
+    ax.set(xlabel="L2 radius", ylabel=label)
+    ax.margins(y=0.3)  # for the legend
+
+
+def _axes() -> plt.Axes:
+    plt.rcParams.update(dict.fromkeys(_INKED, INK))
+    return plt.subplots(figsize=(4.5, 3.4), layout="constrained")[1]
