@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 from tests.networks import TwoHeads, seeded, uniform
 
-from advreg import Threat, l2, point_error
+from advreg import Threat, auto_attack, l2, point_error
 from advreg.attacks import critical_radius
 from advreg.certificates import (
     certified_radius,
@@ -127,6 +127,36 @@ def test_draws_are_the_same_in_any_batch_and_run_no_head_that_nobody_reads():
 
     smoothed(declared, 0.1, 2)(x, heads=["a"])
     assert read == [("a",)]
+
+
+def test_fresh_draws_are_each_inputs_own_and_the_same_for_the_same_input_in_any_batch():
+    x = uniform(4, 1, 8, 8)
+    x[1] = x[0]
+    x[2] = x[0]
+    x[2, 0, 3, 4] += 1e-6
+    noisy = draws(lambda x: x, 1.0, 3, fresh=True)
+    noise = noisy(x) - x[:, None]
+    assert torch.equal(noise[0], noise[1])
+    assert torch.equal(noisy(x[2:])[0], noisy(x)[2])
+    for one, other in ((0, 2), (0, 3), (2, 3)):
+        assert abs(float(torch.corrcoef(noise[[one, other]].flatten(1))[0, 1])) < 0.3
+    for dtype in (torch.float64, torch.bfloat16):
+        told = noisy(x.to(dtype))
+        assert told.dtype == dtype
+        assert not torch.equal(told[0] - told[3], (x[0] - x[3]).to(dtype).expand(3, 1, 8, 8))
+
+
+def test_an_attack_on_few_fresh_draws_finds_more_on_others_than_on_few_common_ones():
+    x, weights = 0.3 + 0.4 * uniform(6, 40), uniform(40, 30) - 0.5
+    net, threat = (lambda x: (x @ weights).relu().sum(1, keepdim=True)), Threat(l2, 0.5)
+    task, judge = Task(lambda output, target: output[:, 0], "higher"), draws(net, 0.5, 2000, seed=9)
+
+    def found(fresh):
+        noisy = draws(net, 0.5, 1, seed=1, fresh=fresh)
+        attacked = auto_attack(noisy, x, x, heads={"": under_noise(task)}, threat=threat, budget=120)
+        return over_draws(task.metric)(judge(attacked.x), x)
+
+    assert found(True).mean() > found(False).mean() + 0.1
 
 
 def test_gradients_go_through_the_noise():

@@ -29,7 +29,7 @@ class CertifiedRecipe:
     """
 
     cert_radii: tuple[float, ...] = (0.2, 0.5, 1.0)
-    cert_samples: int = 1000
+    cert_samples: int = 4000
     cert_confidence: float = 0.999
     cert_discs: int = 1
     cert_draws: int = 8

@@ -99,6 +99,7 @@ def write_report(folder: Path) -> list[Path]:
         "compared": sum(row["compared"] for row in bounds),
         "violations": sum(row["violations"] for row in bounds),
         "recipe": recipe,
+        "reach": largest_radius(recipe["cert_samples"], 1.0, recipe["cert_confidence"]),
         "discs": len({row.index for table in results.tables.values() for row in table}),
         "passes": {
             "certificate": recipe["cert_samples"],

@@ -36,12 +36,12 @@ Given = tuple[Tensor, Heads, Tensor]  # images, target, places
 
 @dataclass(frozen=True)
 class Expectation:
-    """Attack on the median of a measure over noise: `auto_attack` on the expectation over some draws.
+    """Attack on the median of a measure over noise: `auto_attack` on the expectation over fresh draws.
 
     Attributes:
         net: The network without noise.
         sigma: Deviation of the noise.
-        draws: How many draws it follows.
+        draws: How many it follows in each pass.
         head: The head that is attacked.
         task: Of the head, without noise.
         passes: Budget, each a pass of all draws.
@@ -57,7 +57,7 @@ class Expectation:
     def __call__(self, model: Model, x: Tensor, y: Heads, **told: Any) -> Any:
         """The attack's result; `model`, what it is measured on, has other draws."""
         del model
-        noisy = draws(self.net, self.sigma, self.draws, seed=FOLLOWED)
+        noisy = draws(self.net, self.sigma, self.draws, seed=FOLLOWED, fresh=True)
         return auto_attack(noisy, x, y, heads={self.head: under_noise(self.task)}, budget=self.passes, **told)
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from advreg._core.checks import examples
-from advreg._core.keys import Keys
 
 GRID = 2.0**-32
 """The distance of the numbers to which inputs and noise are rounded before they are added."""
 
+_ODD = 0x5851F42D4C957F2D  # spreads the bits of a product over all 64
 _LARGEST = 2.0**20  # sums of multiples of GRID below this are exact in float64
 
 
@@ -46,12 +46,11 @@ def with_noise(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
     return (on_grid + _rounded(sigma * normal)).to(x.dtype)
 
 
-def common_noise(x: Tensor, seed: int, draw: int) -> Tensor:
-    """Standard normal numbers that are the same for all examples, `(1, *input)` float64.
-
-    A network under such noise is a function of each input alone, as attacks need it.
-    """
-    return Keys(seed, torch.zeros(1, dtype=torch.int64)).fold_in(draw).fine_normal(x[:1])
+def fingerprint(x: Tensor) -> Tensor:
+    """A whole number for each input, int64 `(B,)`, that another input hardly ever has."""
+    bits = x.detach().double().flatten(1).view(torch.int64)
+    odd = 2 * torch.arange(bits.shape[1], device=x.device) + 1
+    return ((bits ^ (bits >> 32)) * (odd * _ODD)).sum(1)
 
 
 def slack(x: Tensor) -> float:

@@ -114,8 +114,8 @@ def examined(
         again = _valued(functions, output, batch.y, count)
         if drawn := [name for name, value in values.items() if not near(again[name], value, value, 0.0)]:
             raise AssumptionError(
-                f"the {drawn[0]} gives another value when it is asked again about the same output: it draws "
-                "random numbers, or keeps a state; make it a function of output and target alone"
+                f"{_the(drawn[0])} gives another value when it is asked again about the same output: it "
+                "draws random numbers, or keeps a state; make it a function of output and target alone"
             )
         raise AssumptionError(of_targets(batch, functions, failures)) from next(iter(failures), None)
     batch = batch._replace(structure=fitting[1])
@@ -143,10 +143,15 @@ def _valued(
             written = ["output"]
         if written:
             raise AssumptionError(
-                f"the {name} changes the {written[0]} that it is given, which others read after it: let it "
+                f"{_the(name)} changes the {written[0]} that it is given, which others read after it: let it "
                 f"work on a copy, {written[0]}.clone(), or without the underscore, clamp in place of clamp_"
             )
     return values
+
+
+def _the(name: str) -> str:
+    """A function's name with its article, where it does not bring one."""
+    return name if name.startswith("the ") else f"the {name}"
 
 
 def _copied(target: Any) -> Any:
@@ -283,7 +288,7 @@ def _alone(
             name for name in wanted if not near(found[0][name], wanted[name], values[name], tolerance)
         )
         seen = (
-            f"the {name} of example {place} is {shown(found[0][name])} alone and {shown(wanted[name])} in "
+            f"{_the(name)} of example {place} is {shown(found[0][name])} alone and {shown(wanted[name])} in "
             f"its batch of {count}"
         )
         raise AssumptionError(of_interaction(seen, modules, written))
