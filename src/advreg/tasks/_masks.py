@@ -44,26 +44,27 @@ def masks(
     Example:
         >>> from advreg.tasks import masks
         >>> [member.name for member in masks().members][:2]
-        ['sharper Dice, shrinking radius', 'sharpened Dice, fixed radius']
+        ['softer Dice, shrinking radius', 'sharpened Dice, momentum, shrinking radius']
     """
     check_word("metric", metric, get_args(MaskMetric))
     pixels: dict[str, Any] = {"activation": activation, "ignore_index": ignore_index}
     options = {**pixels, "absent": absent}
     shrinking = Shrinking()
     plain, sharp = SharpenedDice(**options), SharpenedDice(1.0, 5.0, 0.6, **options)
-    soft, momentum = SharpenedDice(0.2, 3.0, 0.8, **options), Decayed(Momentum(2.0, decay=0.5))
-    hard, flat = SharpenedDice(2.0, 2.0, **options), partial(masked_cross_entropy, **pixels)
+    soft, hard = SharpenedDice(0.2, 3.0, 0.8, **options), SharpenedDice(2.0, 2.0, **options)
+    long, flat = Decayed(Momentum(2.0, decay=0.5)), partial(masked_cross_entropy, **pixels)
     sharper = Member("sharper Dice, shrinking radius", sharp, schedule=shrinking)
     fixed = Member("sharpened Dice, fixed radius", plain)
     softer = Member("softer Dice, shrinking radius", soft, schedule=shrinking)
-    # Of many classes the true logit leads by more: a factor that begins large leaves sure pixels no gradient.
-    first = (fixed, sharper, softer) if activation == "softmax" else (sharper, fixed, softer)
-    members = (
-        *first,
-        Member("APGD, hard Dice, shrinking radius", hard, Adaptive(), shrinking),
-        Member("sharpened Dice, momentum, shrinking radius", plain, momentum, shrinking),
-        Member("cross-entropy of right pixels, shrinking radius", flat, schedule=shrinking)
-        if activation == "softmax"
-        else Member("balanced cross-entropy", partial(flat, balanced=True), schedule=shrinking),
-    )
+    adaptive = Member("APGD, hard Dice, shrinking radius", hard, Adaptive(), shrinking)
+    momentum = Member("sharpened Dice, momentum, shrinking radius", plain, long, shrinking)
+    members: tuple[Member, ...]
+    if activation == "softmax":
+        # The true logit leads by more here: a factor that begins large leaves sure pixels no gradient.
+        right = Member("cross-entropy of right pixels, shrinking radius", flat, schedule=shrinking)
+        members = (fixed, sharper, softer, adaptive, momentum, right)
+    else:
+        # In small balls all are alike; in large ones, of robust networks, the first three find far more.
+        balanced = Member("balanced cross-entropy", partial(flat, balanced=True), schedule=shrinking)
+        members = (softer, momentum, balanced, sharper, fixed, adaptive)
     return Task(partial(dice if metric == "dice" else iou, **options), "lower", members, worst=0.0)
