@@ -3,6 +3,7 @@ import re
 import pytest
 from hypothesis import settings
 from networks import two_heads
+from networks.forked import forked
 
 settings.register_profile("shared cores", deadline=None)  # another process may hold the core for long
 settings.load_profile("shared cores")
@@ -20,3 +21,10 @@ def pytest_make_parametrize_id(val):
 @pytest.fixture
 def model():
     return two_heads()
+
+
+@pytest.fixture(scope="module")
+def processes(request, tmp_path_factory):
+    """Runs functions of the test's own file, each in a process of its own, all at once."""
+    with forked(request.path, tmp_path_factory.mktemp("processes") / "errors") as run:
+        yield run

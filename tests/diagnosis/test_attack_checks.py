@@ -29,7 +29,7 @@ TINY = {"steps": 10, "queries": 30}
 
 
 def examined(case, seed=0, **options):
-    told = {"objective": case.objective, "threat": case.threat, "seed": seed, "steps": 24, "queries": 150}
+    told = {"objective": case.objective, "threat": case.threat, "seed": seed, "steps": 16, "queries": 100}
     return diagnose(case.model, case.x, case.y, **{**told, **options})
 
 
@@ -68,7 +68,7 @@ def test_without_bounds_and_under_a_mask():
     x, contour, mask = discs(8, 5)
     y = {"contour": contour, "mask": mask}
     model = two_heads(0)
-    options = {"objective": CONTOUR, "steps": 20, "queries": 60}
+    options = {"objective": CONTOUR, **TINY}
     found = diagnose(model, x, y, threat=Threat(linf, 0.08, bounds=None), **options)
     assert found["unbounded"].verdict == "pass", str(found)
     half = torch.zeros(16, 16, dtype=torch.bool)

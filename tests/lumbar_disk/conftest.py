@@ -46,10 +46,16 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory):
-    """Start `lumbar-disk WORDS` in a process forked from one that has imported it, which is soon done."""
-    forking = multiprocessing.get_context("forkserver")
-    forking.set_forkserver_preload(["lumbar_disk.cli"])
+def forking():
+    """Makes processes forked from one that has imported `lumbar-disk`, which is soon done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lumbar_disk.cli"])
+    return context
+
+
+@pytest.fixture(scope="session")
+def start(forking, tmp_path_factory):
+    """Start `lumbar-disk WORDS` in a process of its own."""
     folder, numbers, begun = tmp_path_factory.mktemp("output"), count(), []
 
     def run(*words, **environment):
@@ -77,8 +83,10 @@ TINY = (
     "--threads=1",
     "--checkpoint-every=0",
     "--set=test_patients=1",
-    "--set=eval_batch=3",
     "--set=virtual=40",
+    "--set=std_epochs=3",
+    "--set=batches=2",
+    "--set=radii=0,0.03",
 )
 
 
@@ -128,7 +136,7 @@ def whole_ood(made_once, start):
         pictures.mkdir(parents=True)
         Image.fromarray(np.arange(4096, dtype=np.uint8).reshape(64, 64)).save(pictures / "a.png")
         words = [*TINY, f"--ood={folder / 'pictures'}", f"--out={folder / 'out'}", "--set=ood_steps=2"]
-        start("ood", *words, "--set=batches=2").finished()
+        start("ood", *words).finished()
 
     return made_once("whole_ood", make) / "out"
 

@@ -89,7 +89,8 @@ def test_the_figure_shows_every_radius_of_every_disc_with_its_dice(attacked):
             dice(mask, data.test.masks[disc][None]).item(),
         )
         assert row[1:3] == [f"contour, Dice {dices[0]:.2f}", f"mask, Dice {dices[1]:.2f}"]
-    assert demo.attack_figure(shown | {"mask_mask": 0 * shown["mask_mask"] - 1})  # an empty mask has no edge
+    empty = {"places": shown["places"][:1], "mask_mask": 0 * shown["mask_mask"] - 1}
+    assert demo.attack_figure(shown | empty)  # an empty mask has no edge
 
 
 def test_the_discs_shown_are_spread_over_the_test_set(attacked):

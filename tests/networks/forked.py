@@ -1,5 +1,6 @@
 """Functions of a test's file, each run in a process of its own; torch is imported once for all."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ TESTS = pathlib.Path(__file__).parents[1]
 def serve(path):
     """Fork a process for each call asked for, and answer with how they ended."""
     functions = runpy.run_path(path, run_name="served")
+    importlib.import_module("torch._dynamo")  # which gradients and optimisers of torch import late
     for line in sys.stdin:
         processes = []
         for function, *arguments in json.loads(line):

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 from networks import batch, notes, two_heads
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 
 from advreg import J_IND_reg, J_IND_seg, Keys, Steepest, Threat, linf, on, pgd_attack, weighted
 from advreg.training import (
@@ -305,11 +305,11 @@ def _process(rank, count, store, results):
     distributed.destroy_process_group()
 
 
-def test_two_processes_train_as_one_on_the_same_global_batch(tmp_path):
+def test_two_processes_train_as_one_on_the_same_global_batch(tmp_path, processes):
     found = []
     for count in (1, 2):
-        results = tmp_path / f"{count}.pt"
-        multiprocessing.spawn(_process, (count, tmp_path / f"store{count}", results), nprocs=count)
+        store, results = str(tmp_path / f"store{count}"), str(tmp_path / f"{count}.pt")
+        processes(*(["_process", rank, count, store, results] for rank in range(count)))
         found.append(torch.load(results, weights_only=True))
     start = two_heads().state_dict()
     for name, value in found[0].items():

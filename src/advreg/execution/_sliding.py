@@ -106,7 +106,6 @@ class SlidingWindow(nn.Module):
         """The options, for its text."""
         return f"size={self.size}, overlap={self.overlap}, mode={self.mode!r}, batch={self.batch}"
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it loses gradients of what is written in place
     def forward(self, x: Tensor, heads: Sequence[str | int] | None = None) -> Output:
         """The blended output for `(B, C, *spatial)`, built like that of the network.
 
@@ -114,6 +113,12 @@ class SlidingWindow(nn.Module):
             x: Images or volumes.
             heads: The heads that are wanted, which are returned as a dict; None for all, as they come.
         """
+        if torch.compiler.is_compiling():  # which loses gradients of what is written in place
+            return torch.compiler.disable(self._slid)(x, heads)  # type: ignore[no-untyped-call]
+        return self._slid(x, heads)
+
+    def _slid(self, x: Tensor, heads: Sequence[str | int] | None) -> Output:
+        """The same, never compiled."""
         grid = self._grid(x)
         net = self._function[0] if self._function else self.net
         run = partial(_run, declared(net, heads), heads, grid.size, x.dtype)

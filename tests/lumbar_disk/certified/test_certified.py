@@ -24,7 +24,6 @@ from lumbar_disk.study import StudyRecipe, edited, sigma_of
 
 MODELS = ("P10_std", "P10_noise_0.25")
 RADII = (0.1, 0.9)  # the second beyond the reach of so few samples
-SETTINGS = ("--set=batches=2", "--set=cert_radii=0.1,0.9")
 FILES = {"report.html", "report.md", "bounds.csv", "figure1.png", "figure2.png"}
 
 
@@ -33,7 +32,7 @@ def whole(tmp_path_factory, tiny):
     """The folder of a tiny run of two models, with its report."""
     out = tmp_path_factory.mktemp("certified") / "out"
     models = [f"--models={name}" for name in MODELS]
-    found = CliRunner().invoke(app, ["certify", *tiny, *models, *SETTINGS, f"--out={out}"])
+    found = CliRunner().invoke(app, ["certify", *tiny, *models, "--set=cert_radii=0.1,0.9", f"--out={out}"])
     assert found.exit_code == 0, found.output
     return out
 

@@ -196,7 +196,7 @@ def test_mistakes_in_study_end_in_one_clear_line(whole_study, tiny, words, messa
 
 def test_ood_ends_with_a_report_and_refuses_another_recipe(whole_ood, tiny):
     assert (whole_ood / "report" / "report.html").exists()
-    words = [*tiny, f"--ood={whole_ood.parent / 'pictures'}", f"--out={whole_ood}", "--set=batches=2"]
+    words = [*tiny, f"--ood={whole_ood.parent / 'pictures'}", f"--out={whole_ood}"]
     before = {path: path.read_bytes() for path in whole_ood.rglob("*") if path.is_file()}
     for word, message in (
         ("--set=ood_steps=3", "ood_steps: then 2, now 3"),

@@ -2,6 +2,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,17 @@ from lumbar_disk.data import Options, build, counts, crops, load, phantom, phant
 TINY = Options("phantom", size=32, patients=2, test_patients=1, seed=3)
 
 
+@cache
+def drawn(index):
+    return phantom(1, index)
+
+
 def folder(root, count=3):
     """Phantoms as a user's own folder; a disc of the first patient crosses itself."""
     for name in ("images", "contours"):
         (root / name).mkdir(parents=True)
     for index in range(count):
-        one = phantom(1, index)
+        one = drawn(index)
         outlines = dict(one.outlines)
         if index == 0:
             outlines["bad"] = np.array([[60.0, 60], [100, 80], [100, 60], [60, 84], [50, 70]])

@@ -203,12 +203,19 @@ def test_the_slice_is_chosen_by_canal_and_discs_and_not_by_its_number(tmp_path):
     assert len(one.outlines) == 5
 
 
+def discs_of(root, spacing):
+    one = read_spider_volume(*stored(root, *volume(spacing)))
+    return [crop(one, level) for level in LEVELS]
+
+
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory):
+    return discs_of(tmp_path_factory.mktemp("fine"), (1.0, 0.25, 0.25))
+
+
 @pytest.mark.parametrize("spacing", [(1.0, 0.3, 1.2), (1.0, 1.2, 0.3), (4.0, 1.2, 1.2), (4.0, 0.9, 0.9)])
-def test_outlines_depend_little_on_the_shape_of_pixels(tmp_path, spacing):
-    fine, coarse = (
-        [crop(read_spider_volume(*stored(tmp_path, *volume(mm))), level) for level in LEVELS]
-        for mm in ((1.0, 0.25, 0.25), spacing)
-    )
+def test_outlines_depend_little_on_the_shape_of_pixels(tmp_path, fine, spacing):
+    coarse = discs_of(tmp_path, spacing)
     for one, other in zip(fine, coarse, strict=True):
         apart = (one.contour - 63.5) * one.pixel_mm - (other.contour - 63.5) * other.pixel_mm
         # Crops are centred on their discs, so the landmarks are compared in mm from the disc's middle.
@@ -543,11 +550,17 @@ def test_the_demo_reads_the_layout_and_fingerprints_its_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def real():
+    """The slice of each real patient, and its labels as another reader finds them."""
     folder = os.environ.get("LUMBAR_DATA")
     if not folder:
         pytest.skip("real images: set LUMBAR_DATA to the folder that holds spider/")
     pairs = spider.files(Path(folder) / "spider")
-    return [(read_spider_volume(*pair), pair[1]) for pair in pairs]
+    return [(read_spider_volume(*pair), labels_of(pair[1])) for pair in pairs]
+
+
+def labels_of(mask):
+    labels = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(mask), spider.ORIENTATION))
+    return labels[:, :, np.isin(labels, [100, *spider.DISC_LABELS]).sum(axis=(0, 1)).argmax()]
 
 
 def test_real_patients(real):
@@ -572,9 +585,7 @@ def test_real_patients(real):
 @pytest.mark.parametrize("upright", [True, False])
 def test_contours_of_real_crops_give_back_the_mask(real, upright):
     values = []
-    for one, mask in real:
-        labels = sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.ReadImage(mask), spider.ORIENTATION))
-        labels = labels[:, :, np.isin(labels, [100, *spider.DISC_LABELS]).sum(axis=(0, 1)).argmax()]
+    for one, labels in real:
         for label, level in spider.DISC_LABELS.items():
             disc = crop(one, level, upright=upright)
             to_slice = SimilarityTransform.from_estimate(disc.contour, landmarks(one.outlines[level]))
