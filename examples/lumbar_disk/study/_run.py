@@ -139,7 +139,8 @@ class Study:
 
         Raises:
             ValueError: If the folder was begun with another recipe or other data, the message says which; if
-                the shapes do not vary in as many modes as a model needs, or processes cannot share a batch.
+                what it says of a finished model is damaged; if the shapes do not vary in as many modes as a
+                model needs, or processes cannot share a batch.
         """
         path = self.out / "study.json"
         if path.exists():
@@ -151,6 +152,7 @@ class Study:
                     f"{self.out} was begun with another recipe or other data: {'; '.join(changed)}. Go on "
                     "with those, or choose another --out."
                 )
+        self._times()
         share_of(self.recipe)
         for components in {components_of(name) for name in self.names}:
             ShapeModel.fit(self.data.train.contours, components)
@@ -202,9 +204,14 @@ class Study:
         """Write how long it took, from the first model's beginning to the last one's end."""
         path = self.out / "study.json"
         with sharing.alone(self.out):
-            made = [read_json(file, "began", "ended") for file in self.out.glob("models/*/model.json")]
-            wall = max(model["ended"] for model in made) - min(model["began"] for model in made)
+            began, ended = zip(*self._times(), strict=True)
+            wall = max(ended) - min(began)
             _write_json(path, read_json(path) | {"wall_seconds": round(wall, 1)})
+
+    def _times(self) -> list[tuple[float, float]]:
+        """When each finished model was begun and ended."""
+        made = [read_json(file, "began", "ended") for file in self.out.glob("models/*/model.json")]
+        return [(model["began"], model["ended"]) for model in made]
 
     @contextmanager
     def _next(self) -> Iterator[str | None]:

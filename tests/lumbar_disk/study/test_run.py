@@ -140,25 +140,25 @@ def emptied(path):
 
 @pytest.mark.parametrize("damage", [cut, emptied])
 @pytest.mark.parametrize(
-    ("study", "name", "remedy"),
+    ("name", "remedy"),
     [
-        ("unfinished", "models/P10_std/weights.pt", "Delete it, and run the same command again."),
-        ("unfinished", "data.npz", "Delete it, or choose another --out, and run the command again."),
-        ("unfinished", "study.json", "Restore it, or choose another folder than"),
-        ("unfinished", "virtual/P10/stream.json", "virtual/P10, and run the same command again."),
-        ("finished", "models/P10_std/model.json", "Delete it, and run the same command again."),
+        ("models/P10_std/weights.pt", "Delete it, and run the same command again."),
+        ("data.npz", "Delete it, or choose another --out, and run the command again."),
+        ("study.json", "Restore it, or choose another folder than"),
+        ("virtual/P10/stream.json", "virtual/P10, and run the same command again."),
+        ("models/P10_std/model.json", "Delete it, and run the same command again."),
     ],
 )
-def test_a_damaged_file_ends_the_command_in_one_sentence(request, tiny, study, name, remedy, damage):
-    out = request.getfixturevalue(study)
-    damage(out / name)
-    before = (out / name).read_bytes()
-    result = ran(tiny, out)
+def test_a_damaged_file_ends_the_command_in_one_sentence(unfinished, tiny, name, remedy, damage):
+    damage(unfinished / name)
+    before = (unfinished / name).read_bytes()
+    result = ran(tiny, unfinished)
     assert result.exit_code == 2, result.output
-    assert f"lumbar-disk: {out / name} is damaged, or is not what it should be: " in result.stderr
+    assert f"lumbar-disk: {unfinished / name} is damaged, or is not what it should be: " in result.stderr
     assert remedy in result.stderr
     assert "Traceback" not in result.output
-    assert (out / name).read_bytes() == before
+    assert (unfinished / name).read_bytes() == before
+    assert not (unfinished / "models" / "P10_adv_rs" / "weights.pt").exists()  # no work was done in vain
 
 
 def test_a_damaged_journal_ends_the_command_in_one_sentence(whole_study, finished, tiny):
