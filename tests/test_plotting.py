@@ -67,7 +67,7 @@ def test_labels_axes_and_confidence_are_the_callers():
 
 
 def test_a_figure_is_saved_without_pyplot_knowing_it(tmp_path):
-    plt = pytest.importorskip("matplotlib.pyplot")
+    plt = pytest.importorskip("matplotlib.pyplot", reason="plots are optional")
     before = plt.get_fignums()
     one_patient = results(5, ["mask"]).where(group="patient 0")
     ax = plot_curves({"m": results(5, ["mask"]), "one": one_patient}, head="mask", metric="dice")

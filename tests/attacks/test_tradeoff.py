@@ -144,7 +144,7 @@ def test_nondominated_by_brute_force(worse):
 
 
 def test_the_figure_shows_the_means():
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="plots are optional")
     front = front_of(torch.rand(5, 3, 2), ("higher", "lower"))
     ax = plot_front(front, label="plain")
     line, clean = ax.lines

@@ -484,7 +484,7 @@ def test_a_journal_goes_on_in_another_process(tmp_path, mine):
 
 
 def test_versions_of_packages_count(monkeypatch, tmp_path, mine):
-    scipy = pytest.importorskip("scipy.special")
+    scipy = pytest.importorskip("scipy.special", reason="a function of another library")
 
     def error(output, target):
         return torch.as_tensor(scipy.expit((output - target).mean(1).numpy()))

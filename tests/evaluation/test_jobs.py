@@ -89,7 +89,7 @@ def test_values_are_written_in_full_and_batches_are_moved():
 
 
 def test_progress_needs_tqdm_and_counts_jobs(capsys, monkeypatch):
-    pytest.importorskip("tqdm")
+    pytest.importorskip("tqdm", reason="bars are optional")
     curve(progress=True)
     shown = capsys.readouterr().err
     assert "20/20" in shown

@@ -153,7 +153,7 @@ def test_another_number_of_shards_goes_on_from_what_there_is(tmp_path, whole):
 
 
 def test_a_shard_that_runs_already_is_refused(tmp_path):
-    fcntl = pytest.importorskip("fcntl")
+    fcntl = pytest.importorskip("fcntl", reason="locks of files are POSIX")
     curve(journal=tmp_path, shard=(0, 4))
     path = tmp_path / "journal-shard-0-of-4.jsonl"
     kept = path.read_bytes()

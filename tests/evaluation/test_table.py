@@ -154,7 +154,7 @@ def test_pandas_is_optional(monkeypatch):
 
 
 def test_to_pandas():
-    pd = pytest.importorskip("pandas")
+    pd = pytest.importorskip("pandas", reason="pandas is optional")
     frame = example().to_pandas()
     assert isinstance(frame, pd.DataFrame)
     assert list(frame.columns) == list(Row._fields)

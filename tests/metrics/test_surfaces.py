@@ -110,7 +110,7 @@ def test_numbers_recorded_from_monai(name, spacing, expected):
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI's own
 def test_masks_by_monai(shape, spacing):
-    monai = pytest.importorskip("monai.metrics")
+    monai = pytest.importorskip("monai.metrics", reason="the oracle is monai")
     output, target = blobs(*shape).float(), blobs(*shape, seed=1) > 0
     options = {"include_background": True, "spacing": spacing}
     ours = {"spacing": 1.0 if spacing is None else spacing}

@@ -84,7 +84,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         with FileLock(lock):
             yield
-    except BaseException:
+    except BaseException:  # an interrupt too; raised again below
         if made and set(folder.iterdir()) <= {lock}:
             with suppress(OSError):  # another run came in between
                 lock.unlink(missing_ok=True)

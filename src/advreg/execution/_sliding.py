@@ -114,7 +114,7 @@ class SlidingWindow(nn.Module):
             heads: The heads that are wanted, which are returned as a dict; None for all, as they come.
         """
         if torch.compiler.is_compiling():  # which loses gradients of what is written in place
-            return torch.compiler.disable(self._slid)(x, heads)  # type: ignore[no-untyped-call]
+            return torch.compiler.disable(self._slid)(x, heads)  # type: ignore[no-untyped-call]  # torch's
         return self._slid(x, heads)
 
     def _slid(self, x: Tensor, heads: Sequence[str | int] | None) -> Output:

@@ -192,7 +192,7 @@ def real_masks():
     files = sorted(folder.glob("*.mha"))
     if not files:
         pytest.skip(f"no SPIDER masks in {folder}: set LUMBAR_DATA to the folder that holds spider/")
-    sitk = pytest.importorskip("SimpleITK")
+    sitk = pytest.importorskip("SimpleITK", reason="an oracle")
     masks = {}
     for file in files:
         labels = sitk.GetArrayFromImage(sitk.ReadImage(file))[::-1]  # row 0 superior

@@ -97,7 +97,7 @@ def examined(
 
     try:
         output = outputs(batch)
-    except Exception as error:
+    except Exception as error:  # a model may raise anything
         if count <= parts.size or not _runs(exact, batch.inputs()):
             raise
         raise AssumptionError(of_failure(error, count, (), "a part of the batch")) from error
@@ -267,7 +267,7 @@ def _alone(
         found = [
             {name: function(output, one.y) for name, function in functions.items()} for output in outputs
         ]
-    except Exception as error:
+    except Exception as error:  # a model may raise anything
         if not resized and _serves_its_size(exact, batch, functions, values, place):
             return
         written = names_of(modules, differing(before, marks(modules)))

@@ -186,7 +186,7 @@ def _made(model: nn.Module, wanted: tuple[str | int, ...], example: Tensor, know
         with restored(model):
             try:
                 output = model(x)
-            except Exception as error:
+            except Exception as error:  # a model may raise anything
                 raise _FailsError from error
             written = differing(before, marks(model.modules()))
         known.counters |= {(id(module), name) for module, name in written}
