@@ -140,6 +140,9 @@ def test_fresh_draws_are_each_inputs_own_and_the_same_for_the_same_input_in_any_
     assert torch.equal(noisy(x[2:])[0], noisy(x)[2])
     for one, other in ((0, 2), (0, 3), (2, 3)):
         assert abs(float(torch.corrcoef(noise[[one, other]].flatten(1))[0, 1])) < 0.3
+    assert len(set(noisy(torch.full((3,), 0.5)).flatten().tolist())) == 3  # inputs that are numbers
+    turned = x.to(memory_format=torch.channels_last), x.mT.contiguous().mT, x.expand(2, *x.shape)[1]
+    assert all(torch.equal(noisy(other), noisy(x)) for other in turned)
     for dtype in (torch.float64, torch.bfloat16):
         told = noisy(x.to(dtype))
         assert told.dtype == dtype

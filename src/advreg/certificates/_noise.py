@@ -48,7 +48,7 @@ def with_noise(x: Tensor, normal: Tensor, sigma: float) -> Tensor:
 
 def fingerprint(x: Tensor) -> Tensor:
     """A whole number for each input, int64 `(B,)`, that another input hardly ever has."""
-    bits = x.detach().double().flatten(1).view(torch.int64)
+    bits = x.detach().double().reshape(len(x), -1).view(torch.int64)
     odd = 2 * torch.arange(bits.shape[1], device=x.device) + 1
     return ((bits ^ (bits >> 32)) * (odd * _ODD)).sum(1)
 
