@@ -29,7 +29,7 @@ TINY = {"steps": 10, "queries": 30}
 
 
 def examined(case, seed=0, **options):
-    told = {"objective": case.objective, "threat": case.threat, "seed": seed, "steps": 16, "queries": 100}
+    told = {"objective": case.objective, "threat": case.threat, "seed": seed, "steps": 24, "queries": 150}
     return diagnose(case.model, case.x, case.y, **{**told, **options})
 
 

@@ -20,7 +20,7 @@ TINY = {"steps": 10, "queries": 30}
 
 
 def examined(case, seed=0, **options):
-    told = {"objective": case.objective, "threat": case.threat, "seed": seed, "steps": 16, "queries": 100}
+    told = {"objective": case.objective, "threat": case.threat, "seed": seed, "steps": 24, "queries": 150}
     return diagnose(case.model, case.x, case.y, **{**told, **options})
 
 
@@ -38,7 +38,7 @@ def test_the_judge_decides_in_whose_terms_damage_counts():
     judge = negate(on("mask", dice))
     found = examined(case, judge=judge)
     gain = found["noise"].evidence["gain of gradient"]
-    best = pgd_attack(case.model, case.x, case.y, objective=MASK, threat=SMALL, steps=16, judge=judge)
+    best = pgd_attack(case.model, case.x, case.y, objective=MASK, threat=SMALL, steps=24, judge=judge)
     assert gain == pytest.approx(best.gain.double().mean().item(), abs=1e-6)
     assert found.passed, str(found)
 
