@@ -29,6 +29,7 @@ from advreg import (
     radius_curve,
 )
 from advreg.attacks._auto import runs
+from advreg.execution import AssumptionError
 from advreg.tasks import Member, Task, masks, outlines, points
 
 THREAT = Threat(linf, 0.1)
@@ -462,6 +463,13 @@ def test_inputs_outside_the_bounds_are_refused():
         auto_attack(model, 3 * x, y, heads=MASK, threat=THREAT, budget=3)
     with pytest.raises(TypeError, match="floating point"):
         auto_attack(model, x.byte(), y, heads=MASK, threat=THREAT, budget=3)
+
+
+def test_examples_that_interact_are_named_by_the_metric_of_their_head():
+    model, x, y = case()
+    mixed = lambda x: {"mask": model(x)["mask"] + x.mean(0)}  # noqa: E731 - as short as it is
+    with pytest.raises(AssumptionError, match=r"interact; the metric of head 'mask' of example \d is"):
+        auto_attack(mixed, x, y, heads=MASK, threat=THREAT, budget=3)
 
 
 def test_the_metric_may_be_negated_by_hand():
