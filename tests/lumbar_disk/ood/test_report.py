@@ -133,7 +133,7 @@ def test_a_run_in_progress_is_reported_as_far_as_it_is(tmp_path, made_up, page_o
     assert {path.name for path in write_report(folder)} == FILES - {"figure1b.png", "figure10.png"}
     assert not (folder / "report" / "figure10.png").exists()
     page = page_of(folder / "report")
-    assert "Not there: P10_std, P10_std_rec. 2 of them belong to this run and are still to come." in page.text
+    assert "Not there: P10_std, P10_std_rec. Still to come in this run: 2." in page.text
     assert page.text.count("Not drawn: none of its models is there.") == 2
     claims = json.loads((folder / "report" / "claims.json").read_text())
     assert [claim["verdict"] for claim in claims] == ["not computed"] * 3

@@ -153,7 +153,7 @@ def test_a_run_in_progress_is_reported_as_far_as_it_is(tmp_path, make_study, pag
     names = {path.name for path in write_report(folder)}
     assert names == FILES - {"figure8.png", "figure9.png"} == {p.name for p in (folder / "report").iterdir()}
     page = page_of(folder / "report")
-    assert "17 of them belong to this run and are still to come" in page.text
+    assert "Still to come in this run: 17" in page.text
     assert "P10_adv_s not there" in page.text
     assert page.text.count("Not drawn: none of its models is there.") == 2
     claims = json.loads((folder / "report" / "claims.json").read_text())
