@@ -21,6 +21,8 @@ DROPOUTS = (
 )
 _MANY = 1000
 """Entries, at most, of a container that is looked through; a larger one is data."""
+_NUMBERS = (int, float, str, type(None))
+"""Entries of lists, such as a kernel's size, that hold no module."""
 
 
 def hooks(module: nn.Module) -> list[Callable[..., Any]]:
@@ -121,7 +123,8 @@ def _parts(thing: Any) -> Iterable[Any]:
     match thing:
         case nn.Module():  # a network that it keeps in a list, so that it is no part of it
             held = [value for module in thing.modules() for value in vars(module).values()]
-            parts = [value for value in held if isinstance(value, (list, tuple)) and len(value) <= _MANY]
+            lists = [value for value in held if isinstance(value, (list, tuple)) and len(value) <= _MANY]
+            parts = [value for value in lists if not all(isinstance(one, _NUMBERS) for one in value)]
         case type():
             pass
         case partial():

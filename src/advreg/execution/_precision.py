@@ -71,7 +71,8 @@ def lowered(model: Model, precision: Precision, *, channels_last: bool = False) 
 def of_their_own(model: Model) -> Iterator[None]:
     """Give a model whose weights were made under `torch.inference_mode` copies that autograd takes."""
     modules = modules_of(model)
-    made = any(p.is_inference() for module in modules for p in (*module.parameters(), *module.buffers()))
+    held = (p for one in modules for p in (*one.parameters(recurse=False), *one.buffers(recurse=False)))
+    made = any(p.is_inference() for p in held)
 
     @torch.inference_mode(mode=False)
     def copied(tensor: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Containers:
             new = [one for key, one in inner.items() if key not in found]
             found |= inner
             layer = [value for one in new for value in (one.values() if isinstance(one, dict) else one)]
-        self._held = [(container, container.copy()) for container in found.values()]
+        self._held = [(one, one.copy() if len(one) else ()) for one in found.values()]  # most are empty
 
     def entries(self) -> Iterator[Any]:
         """All that they hold."""
@@ -183,6 +183,9 @@ def _checksum(tensor: Tensor) -> Tensor:
     return plain.view(bits).sum()
 
 
+_PLAIN = {type(None), bool, int, float, str, torch.Tensor, nn.Parameter}
+
+
 def _inside(entry: Any) -> Any:
     """A value, and those of a tuple."""
     return entry if isinstance(entry, tuple) else (entry,)
@@ -190,9 +193,11 @@ def _inside(entry: Any) -> Any:
 
 def _container(value: Any) -> dict[Any, Any] | list[Any] | set[Any] | deque[Any] | None:
     """What a value holds, as a container that can be filled again."""
+    own = type(value)
+    if own in _PLAIN:
+        return None
     if isinstance(value, (dict, list, set, deque)):
         return value
-    own = type(value)
     if isinstance(value, (nn.Module, Tensor, type)) or not isinstance(getattr(value, "__dict__", None), dict):
         return None
     plain = own.__module__.partition(".")[0] not in _FOREIGN and not callable(getattr(own, "__get__", None))
@@ -201,6 +206,8 @@ def _container(value: Any) -> dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 
 def _identical(one: Any, other: Any) -> bool:
     """Whether two containers hold the very same objects, in the same order."""
+    if not len(one) and not len(other):  # as most are
+        return True
     same = len(one) == len(other) and all(map(is_, one, other))
     return same and (not isinstance(one, dict) or all(map(is_, one.values(), other.values())))
 

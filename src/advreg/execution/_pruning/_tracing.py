@@ -210,7 +210,7 @@ class Traced(fx.Tracer):
 
     def _refuse_writes(self, before: Marks) -> None:
         """A write to an attribute is not part of a graph; those that nodes make are made again."""
-        for module, name in differing(before, marks(module for module, _ in before)) - self._by_nodes:
+        for module, name in differing(before, marks(before)) - self._by_nodes:
             raise UntraceableError(f"the forward of {type(module).__name__} writes its attribute {name!r}")
 
     def _forget(self, last: fx.Node) -> None:

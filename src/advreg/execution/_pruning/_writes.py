@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-Marks: TypeAlias = dict[tuple[nn.Module, str], tuple[Any, ...]]
-"""For each attribute of each module something that changes when it is written."""
+Mark: TypeAlias = tuple[tuple[str, ...], tuple[int, ...], dict[str, tuple[int, ...]]]
+Marks: TypeAlias = dict[nn.Module, Mark]
+"""For each module what changes when an attribute is written: names, identities, and what they hold."""
 
 
 class Witness:
@@ -46,11 +47,13 @@ def witnesses(modules: Iterable[nn.Module]) -> dict[tuple[nn.Module, str], list[
 
 def marks(modules: Iterable[nn.Module]) -> Marks:
     """The marks of modules' attributes: what they are, and what their lists, sets and dictionaries hold."""
-    return {
-        (module, name): tuple(map(id, _entries(value)))
-        for module in modules
-        for name, value in vars(module).items()
-    }
+    return {module: _mark(vars(module)) for module in modules}
+
+
+def _mark(attributes: dict[str, Any]) -> Mark:
+    held = {name: value for name, value in attributes.items() if isinstance(value, (dict, list, set))}
+    inner = {name: tuple(map(id, _entries(value))) for name, value in held.items() if value}
+    return tuple(attributes), tuple(map(id, attributes.values())), inner
 
 
 def _entries(value: Any) -> list[Any]:
@@ -62,4 +65,13 @@ def _entries(value: Any) -> list[Any]:
 
 def differing(before: Marks, after: Marks) -> set[tuple[nn.Module, str]]:
     """The attributes that were written."""
-    return {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
+    changed = (one for one in before.keys() | after.keys() if before.get(one) != after.get(one))
+    return {(one, name) for one in changed for name in _differing(before.get(one), after.get(one))}
+
+
+def _differing(before: Mark | None, after: Mark | None) -> set[str]:
+    own, other = (
+        {name: (place, mark[2].get(name)) for name, place in zip(mark[0], mark[1], strict=True)}
+        for mark in (before or ((), (), {}), after or ((), (), {}))
+    )
+    return {name for name in own.keys() | other.keys() if own.get(name) != other.get(name)}
