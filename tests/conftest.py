@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import pytest
 from hypothesis import settings
@@ -23,8 +24,14 @@ def model():
     return two_heads()
 
 
-@pytest.fixture(scope="module")
-def processes(request, tmp_path_factory):
-    """Runs functions of the test's own file, each in a process of its own, all at once."""
-    with forked(request.path, tmp_path_factory.mktemp("processes") / "errors") as run:
+@pytest.fixture(scope="session")
+def served(tmp_path_factory):
+    """Runs functions of files, each in a process of its own, all at once."""
+    with forked(tmp_path_factory.mktemp("processes") / "errors") as run:
         yield run
+
+
+@pytest.fixture(scope="module")
+def processes(request, served):
+    """Runs functions of the test's own file, each in a process of its own, all at once."""
+    return partial(served, request.path)

@@ -49,7 +49,7 @@ class Run:
 def forking():
     """Makes processes forked from one that has imported `lumbar-disk`, which is soon done."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lumbar_disk.cli"])
+    context.set_forkserver_preload(["lumbar_disk.cli", "torch._dynamo"])  # which optimisers import late
     return context
 
 

@@ -1,4 +1,4 @@
-"""Functions of a test's file, each run in a process of its own; torch is imported once for all."""
+"""Functions of tests' files, each run in a process of its own; torch is imported once for all."""
 
 import importlib
 import json
@@ -13,18 +13,19 @@ from contextlib import contextmanager
 TESTS = pathlib.Path(__file__).parents[1]
 
 
-def serve(path):
+def serve():
     """Fork a process for each call asked for, and answer with how they ended."""
-    functions = runpy.run_path(path, run_name="served")
-    importlib.import_module("torch._dynamo")  # which gradients and optimisers of torch import late
+    for name in ("advreg.evaluation", "advreg.training", "torch.distributed", "torch._dynamo"):
+        importlib.import_module(name)  # the last: gradients and optimisers of torch import it late
     for line in sys.stdin:
+        path, calls = json.loads(line)
         processes = []
-        for function, *arguments in json.loads(line):
+        for function, *arguments in calls:
             process = os.fork()
             if process == 0:
                 code = 1
                 try:
-                    functions[function](*arguments)
+                    runpy.run_path(path, run_name="served")[function](*arguments)
                     code = 0
                 except Exception:  # noqa: BLE001 - it is printed, and the parent sees the code
                     traceback.print_exc()
@@ -38,18 +39,12 @@ def serve(path):
 
 
 @contextmanager
-def forked(path, errors):
+def forked(errors):
     """Gives what runs calls `(name, *arguments)` of functions of a file all at once, and how they ended."""
     inherited = os.environ.get("PYTHONPATH")
     paths = [str(TESTS), *([inherited] if inherited else [])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-c",
-        f"from networks.forked import serve; serve({str(path)!r})",
-    ]
+    command = [sys.executable, "-W", "error", "-c", "from networks.forked import serve; serve()"]
     with (
         errors.open("w") as file,
         subprocess.Popen(
@@ -57,8 +52,8 @@ def forked(path, errors):
         ) as server,
     ):
 
-        def run(*calls):
-            print(json.dumps(calls), file=server.stdin, flush=True)
+        def run(path, *calls):
+            print(json.dumps([str(path), calls]), file=server.stdin, flush=True)
             answer = server.stdout.readline()
             assert answer, errors.read_text()
             codes = json.loads(answer)

@@ -599,14 +599,19 @@ def test_contours_of_real_crops_give_back_the_mask(real, upright):
     assert min(values) >= 0.93
 
 
-def test_spiders_own_table_and_more_slices_of_real_patients():
+def test_spiders_own_table_and_more_slices_of_real_patients(tmp_path):
     folder = os.environ.get("LUMBAR_DATA")
     if not folder:
         pytest.skip("real images: set LUMBAR_DATA to the folder that holds spider/")
-    root, table = Path(folder) / "spider", Path(folder) / "spider_overview.csv"
-    one, three = (build(Options("spider", root, size=64, overview=table, slices=n)) for n in (1, 3))
-    assert [len(one.manifest[f"{side}_patients"]) for side in ("train", "test")] == [20, 10]
+    table = Path(folder) / "spider_overview.csv"
+    sides = {"train": ["7", "18", "22", "41"], "test": ["11", "35"]}
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for name in (f"{patient}_t2_SPACE.mha" for patients in sides.values() for patient in patients):
+            (tmp_path / kind / name).symlink_to(Path(folder).resolve() / "spider" / kind / name)
+    one, three = (build(Options("spider", tmp_path, size=64, overview=table, slices=n)) for n in (1, 3))
+    assert {side: one.manifest[f"{side}_patients"] for side in sides} == sides
     assert torch.equal(one.test.images, three.test.images)
-    assert (len(one.train), len(three.train)) == (100, 255)
+    assert (len(one.train), len(three.train)) == (20, 45)
     (refused,) = three.manifest["refused"]
     assert refused["level"] == "L5/S1, slice +1"
