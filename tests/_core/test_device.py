@@ -78,7 +78,7 @@ def on_meta(count=5):
 )
 def test_no_step_looks_at_a_value_or_copies_between_devices(norm, rule, objective, judge, schedule):
     model, x, y = on_meta()
-    plan = Plan(objective, rule, 3, judge, schedule=schedule, best=True)
+    plan = Plan(objective, rule, 2, judge, schedule=schedule, best=True)
     with Watch("meta") as watch, seen():  # the first step alone looks at the target
         track = climbed(model, plan, Batch(x, y, Threat(norm, 0.1)).settled())
     assert track.x.is_meta

@@ -4,6 +4,7 @@ import errno
 import json
 import pathlib
 import resource
+import shutil
 import signal
 
 import pytest
@@ -16,12 +17,18 @@ def lines_of(path):
     return path.read_bytes().splitlines(keepends=True)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished journal, and the table of its evaluation."""
+    folder = tmp_path_factory.mktemp("finished") / "journal"
+    return folder, curve(journal=folder)
+
+
 @pytest.fixture
-def whole(tmp_path):
+def whole(finished, tmp_path):
     """A finished journal's file, and the table of its evaluation."""
-    folder = tmp_path / "journal"
-    table = curve(journal=folder)
-    return folder / "journal-0.jsonl", table
+    folder, table = finished
+    return shutil.copytree(folder, tmp_path / "journal") / "journal-0.jsonl", table
 
 
 def other_header(line, **changes):
