@@ -38,7 +38,7 @@ def trial():
 
 def test_attacks_match_the_outputs_inside_the_ball(trial):
     (plain, _), test = trial
-    (uniform,) = [s.images for s in made_images(3, 64, 0) if s.name == "uniform"]
+    (uniform,) = [s.images for s in made_images(5, 64, 0) if s.name == "uniform"]
     by_hand = {}
     for adversary in plain.adversaries:
         found = plain.attack(adversary, uniform)
