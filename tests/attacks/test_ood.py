@@ -12,12 +12,15 @@ from advreg import (
     J_OOD_seg,
     Threat,
     dice,
+    l1,
     l2,
+    linf,
     on,
     ood_attack,
     point_error,
     weighted,
 )
+from advreg.attacks import nearest_in_distribution
 from advreg.objectives import Within
 
 JOINT = weighted((0.05, on("contour", J_OOD_reg)), (1.0, on("mask", J_OOD_seg)))
@@ -93,3 +96,68 @@ def test_ood_attack_matches_the_outputs_of_another_input(model):
     assert (J_OOD_reg(matched, wanted["contour"]) > 0.2 * apart).all()
     aim = wanted["mask"] > 0
     assert (dice(covered, aim) > dice(before["mask"], aim) + 0.1).all()
+
+
+def test_a_walk_matches_without_a_step_and_the_attack_goes_on_from_there():
+    x_in, _ = batch(6)
+    x_out = torch.rand(x_in.shape, generator=torch.Generator().manual_seed(5))
+    model, far = two_heads(), (x_in - x_out).flatten(1).norm(dim=1)
+    own = OOD | {"threat": Threat(l2, 1.0001 * float(far.median()))}
+    standing = ood_attack(model, x_in, x_out, walk=True, **(own | {"steps": 0}))
+    share = (own["threat"].radius / far).clamp(max=1)[:, None, None, None]
+    torch.testing.assert_close(standing.x, x_out + share * (x_in - x_out), rtol=0, atol=1e-5)
+    reached = far <= own["threat"].radius
+    assert 0 < reached.sum() < 6
+    assert standing.finished[reached].all()  # a real image lies inside the ball: it matches itself
+    going = ood_attack(model, x_in, x_out, walk=True, **own)
+    assert (going.value >= standing.value - 1e-5).all() | going.finished.all()
+    assert (going.finished >= standing.finished).all()
+    assert (going.step[standing.finished] == 0).all()
+
+
+def test_a_walk_of_several_inputs_keeps_those_that_are_not_attacked():
+    g = torch.Generator().manual_seed(0)
+    x_in, x_out = ({"a": torch.rand(3, 4, generator=g), "b": torch.rand(3, 2, generator=g)} for _ in range(2))
+
+    def model(x):
+        return x["a"].sum(1, keepdim=True) + x["b"][:, :1]
+
+    threat = {"a": Threat(l2, 10.0)}
+    found = ood_attack(model, x_in, x_out, objective=J_OOD_reg, threat=threat, walk=True, steps=0)
+    torch.testing.assert_close(found.x["a"], x_in["a"])
+    assert torch.equal(found.x["b"], x_out["b"])
+
+
+def test_a_walk_needs_somewhere_to_go_and_no_other_start():
+    x_in, _ = batch(2)
+    with pytest.raises(ValueError, match="a walk is a start of its own"):
+        ood_attack(two_heads(), x_in, 1 - x_in, walk=True, **(OOD | {"start": x_in}))
+    with pytest.raises(ValueError, match="a walk goes towards x_in; got a target"):
+        ood_attack(two_heads(), None, x_in, target=two_heads()(x_in), walk=True, **OOD)
+
+
+@pytest.mark.parametrize("norm", [l1, l2, linf], ids=repr)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_nearest_is_that_of_all_pairs_one_by_one(norm, dtype):
+    g = torch.Generator().manual_seed(1)
+    x_out, images = (
+        torch.rand(5, 1, 4, 4, generator=g).to(dtype),
+        torch.rand(9, 1, 4, 4, generator=g).to(dtype),
+    )
+    found = nearest_in_distribution(x_out, images, norm)
+    for number, one in enumerate(x_out):
+        sizes = [float(norm.size((one - image)[None].double())) for image in images.double()]
+        assert int(found.place[number]) == sizes.index(min(sizes))
+        assert float(found.distance[number]) == pytest.approx(min(sizes), rel=1e-5)
+
+
+def test_the_nearest_refuses_what_does_not_pair():
+    x = torch.rand(2, 3)
+    for arguments, message in (
+        ((x, torch.rand(2, 4)), "of one shape"),
+        ((x, x[:0]), "of one shape"),
+        ((x, x / 0), "must be finite"),
+        ((x, x, None), "norm must be l2, l1 or linf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            nearest_in_distribution(*arguments)

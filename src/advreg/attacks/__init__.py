@@ -14,6 +14,7 @@ from advreg.attacks._run import last_iterate
 from advreg.attacks._starts import power_start
 from advreg.attacks._tradeoff import Front, tradeoff
 from advreg.attacks._universal import UniversalResult, universal_attack
+from advreg.attacks._walk import Nearest, nearest_in_distribution
 
 __all__ = [
     "Attack",
@@ -22,6 +23,7 @@ __all__ = [
     "CriticalRadius",
     "Front",
     "Iterate",
+    "Nearest",
     "OODResult",
     "UniversalResult",
     "ValueAndGradient",
@@ -30,6 +32,7 @@ __all__ = [
     "auto_attack",
     "critical_radius",
     "last_iterate",
+    "nearest_in_distribution",
     "ood_attack",
     "pgd_attack",
     "power_start",

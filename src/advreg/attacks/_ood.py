@@ -15,6 +15,7 @@ from advreg._core.trees import map_tensors
 from advreg._core.types import Input, Model, Output, PerExample, Target
 from advreg.attacks._pgd import pgd_attack
 from advreg.attacks._result import AttackResult
+from advreg.attacks._walk import walked
 from advreg.execution import Batch, Execution, frozen
 from advreg.objectives import Within
 from advreg.rules import Rule
@@ -59,6 +60,7 @@ def ood_attack(
     threat: Threats,
     target: Target | None = None,
     match: Mapping[str, Within] | None = None,
+    walk: bool = False,
     **options: Unpack[AttackOptions],
 ) -> OODResult:
     """Move out-of-distribution inputs until the model answers as it does for in-distribution ones.
@@ -77,13 +79,16 @@ def ood_attack(
             box alone.
         target: What is to be matched in place of the output on `x_in`.
         match: When a pair matches: conditions by name, all of which must hold; see `Within`.
+        walk: Whether to begin at the point of the threat that is nearest to `x_in`, without a random start. A
+            walk straight there needs no gradient; it may match by itself, and the attack is then no weaker.
         **options: As for `pgd_attack`; the paper's rule is `Adamax(0.01, relative=False)`.
 
     Returns:
         An `OODResult`, around `x_out`.
 
     Raises:
-        ValueError: Batches that do not pair, and as for `pgd_attack`.
+        ValueError: Batches that do not pair; a walk without `x_in`, or beside another start; and as for
+            `pgd_attack`.
 
     Example:
         >>> import torch
@@ -106,6 +111,14 @@ def ood_attack(
         x_in, x_out = _paired(Batch.of(x_in, None, answered), Batch.of(x_out, None, threat))
         with frozen(model), torch.no_grad():
             target = model(map_tensors(Tensor.clone, x_in))
+        if walk:
+            if options.get("start") is not None or options.get("random_start"):
+                raise ValueError(
+                    "a walk is a start of its own: leave start and random_start out, or walk=False"
+                )
+            options = {**options, "start": walked(x_in, x_out, answered), "random_start": False}
+    elif walk:
+        raise ValueError("a walk goes towards x_in; got a target in its place: pass x_in, or walk=False")
     conditions = match or {}
 
     def stop(output: Output, wanted: Target) -> Tensor:

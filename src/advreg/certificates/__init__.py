@@ -2,6 +2,12 @@
 
 from advreg.certificates._bounds import largest_radius
 from advreg.certificates._certify import Certificate, Certified, certified_curve, certify
+from advreg.certificates._detection import (
+    GuaranteedDetection,
+    guaranteed_auroc,
+    guaranteed_detection,
+    guaranteed_rate,
+)
 from advreg.certificates._outputs import (
     PixelCertificate,
     certified_radius,
@@ -13,6 +19,7 @@ from advreg.certificates._smoothed import draws, over_draws, smoothed, under_noi
 __all__ = [
     "Certificate",
     "Certified",
+    "GuaranteedDetection",
     "PixelCertificate",
     "certified_curve",
     "certified_radius",
@@ -20,6 +27,9 @@ __all__ = [
     "certify_outputs",
     "certify_pixels",
     "draws",
+    "guaranteed_auroc",
+    "guaranteed_detection",
+    "guaranteed_rate",
     "largest_radius",
     "over_draws",
     "smoothed",

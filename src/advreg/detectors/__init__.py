@@ -5,6 +5,7 @@ decisions, `advreg.metrics.detection` measures how good they are. A detector tha
 strange inputs has hardly been tried: attack it with `aware` and `lower_score`.
 """
 
+from advreg.detectors._critic import LipschitzCritic
 from advreg.detectors._detector import Detector, aware, lower_score, score_of, scores
 from advreg.detectors._disagreement import DisagreementDetector
 from advreg.detectors._distance import MahalanobisDetector, NearestNeighbourDetector
@@ -16,6 +17,7 @@ __all__ = [
     "Detector",
     "DisagreementDetector",
     "Inputs",
+    "LipschitzCritic",
     "MahalanobisDetector",
     "NearestNeighbourDetector",
     "Pool",

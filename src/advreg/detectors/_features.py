@@ -253,17 +253,43 @@ def write(
     path: str | Path, kind: str, model: Model, reading: Reading, options: Mapping[str, Any], **arrays: Tensor
 ) -> Path:
     """Write what a detector of this kind learned from this model to an `.npz` file, whole or not at all."""
-    path = _npz(path)
     assert isinstance(model, nn.Module)
     read_by = dict(vars(reading))
     if callable(reading.pool):
         del read_by["pool"]
         read_by["function"] = getattr(reading.pool, "__qualname__", type(reading.pool).__qualname__)
     header = {"kind": kind, "options": {**read_by, **options}, "weights": digest(model.state_dict())}
+    return stored(path, header, arrays)
+
+
+def stored(path: str | Path, header: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Path:
+    """Write a header and arrays to an `.npz` file, whole or not at all, and return its path."""
+    path = _npz(path)
     held = {name: array.detach().cpu().numpy() for name, array in arrays.items()}
     with written_whole(path, "wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **held)  # type: ignore[arg-type]  # numpy's gap
     return path
+
+
+def opened(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the arrays that `stored` wrote of a detector of this kind; no code is run.
+
+    Raises:
+        ValueError: A file of something else, or of another kind of detector.
+    """
+    path = _npz(path)
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "header"}
+            came, _ = header["kind"], dict(header["options"])
+    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not what a detector's save wrote: {error}; fit and save again"
+        ) from error
+    if came != kind:
+        raise ValueError(f"{path} holds a {came}; expected a {kind}: call {came}.load")
+    return header, arrays
 
 
 def read(path: str | Path, kind: str, model: Model, pool: Pool | None) -> dict[str, Any]:
@@ -279,18 +305,8 @@ def read(path: str | Path, kind: str, model: Model, pool: Pool | None) -> dict[s
         ValueError: A file of something else; of another kind of detector; of a model with other weights, or
             without the layer.
     """
-    path = _npz(path)
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "header"}
-            came, options, weights = header["kind"], dict(header["options"]), header["weights"]
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not what a detector's save wrote: {error}; fit and save again"
-        ) from error
-    if came != kind:
-        raise ValueError(f"{path} holds a {came}; expected a {kind}: call {came}.load")
+    header, arrays = opened(path, kind)
+    options = dict(header["options"])
     options["layer"] = layer_name(model, options["layer"])
     function = options.pop("function", None)
     if (function is None) != (pool is None):
@@ -300,7 +316,7 @@ def read(path: str | Path, kind: str, model: Model, pool: Pool | None) -> dict[s
     if pool is not None:
         options["pool"] = pool
     assert isinstance(model, nn.Module)
-    if digest(model.state_dict()) != weights:
+    if digest(model.state_dict()) != header.get("weights"):
         raise ValueError(
             f"{path} was fitted to the layer {options['layer']!r} of a model with other weights: load those "
             "into the model first, or fit again"
