@@ -2,6 +2,7 @@
 
 from lumbar_disk.ood._claims import OODQuestion, judge
 from lumbar_disk.ood._images import Source, made_images, paint_out, partners, read_images
+from lumbar_disk.ood._outliers import outliers, varied
 from lumbar_disk.ood._recipe import OODRecipe, ood_recipes
 from lumbar_disk.ood._report import is_ood, write_report
 from lumbar_disk.ood._run import JOINT, Adversary, Trial, disc_likeness, masks_agree, ood_work
@@ -25,8 +26,10 @@ __all__ = [
     "measure",
     "ood_recipes",
     "ood_work",
+    "outliers",
     "paint_out",
     "partners",
     "read_images",
+    "varied",
     "write_report",
 ]
