@@ -1,8 +1,8 @@
 """Guaranteed detection of strange images by a 1-Lipschitz critic, each kind with that kind left out.
 
 For each kind of outlier a critic is trained on discs of training patients, varied, and on all other kinds;
-then it meets the kind. Guaranteed AUROC needs no attack; found is PGD on the critic's own score. Beside it the
-distance from the nearest training disc, which is 1-Lipschitz too and needs no training.
+then it meets the kind. Guaranteed AUROC needs no attack; found is PGD on the critic's own score. Beside it
+the distance from the nearest training disc, which is 1-Lipschitz too and needs no training.
 
     python benchmarks/detection.py --data ../shared/data --choose   # judged by training patients
     python benchmarks/detection.py --data ../shared/data            # judged by test patients, once
@@ -172,7 +172,7 @@ def main() -> None:
         about = (
             f"{len(judges)} discs of {patients}, {args.size} pixels, L2 radius r; each critic is trained on "
             f"{len(seen)} discs of other patients and on all kinds but its own. **Guaranteed** AUROC (95 % "
-            "interval over patients), AUROC found by PGD on the critic; AUROC guaranteed by the distance from "
+            "interval over patients), AUROC found by PGD on the critic; AUROC guaranteed by distance from "
             "the nearest training disc. Nearest: median distance of that disc; inside: share of the images "
             f"that have one within the paper's radius {PAPER:g}. Means over seeds. Found is below guaranteed "
             f"in {broken} of {len(rows) * len(RADII)} comparisons."
