@@ -35,7 +35,8 @@ def outliers(discs: Discs, seed: int) -> Mapping[str, Tensor]:
     Example:
         >>> from lumbar_disk.data import crops, phantoms
         >>> list(outliers(crops(phantoms(1, seed=0), size=64), seed=0))
-        ['smooth', 'constant', 'turned', 'upside down', 'inverted', 'shuffled', 'warped', 'painted', 'covered']
+        ['smooth', 'constant', 'turned', 'upside down', 'inverted', 'shuffled', 'warped',
+         'painted', 'covered']
     """
     x, count, step = discs.images, len(discs), discs.images.shape[-1] // 4
     keys = Keys(seed, torch.arange(count))

@@ -24,6 +24,7 @@ from lumbar_disk.ood._tables import (
     NONE,
     SETTINGS,
     UNAWARE,
+    WALK,
     Measured,
     Tolerance,
     detectors,
@@ -73,7 +74,7 @@ def write_report(folder: Path) -> list[Path]:
         )
     sources = about["ood"]["sources"]
     within = Tolerance(recipe["contour_within"], recipe["mask_within"])
-    measured = measure(results.tables, sources, within)
+    measured = measure(results.tables, sources, within, radius=recipe["ood_radius"])
     claims = judge(measured)
     out = folder / "report"
     out.mkdir(exist_ok=True)
@@ -90,6 +91,14 @@ def write_report(folder: Path) -> list[Path]:
         "detection": [
             _detection(measured, name) for name in results.tables if detectors(measured.tables[name])
         ],
+        "limits": {
+            source: {
+                "median": f"{one.median:.1f}",
+                "least": f"{one.least:.1f}",
+                "inside": f"{one.inside:.0%}",
+            }
+            for source, one in measured.limits.items()
+        },
         "matching": [_matching(measured, name) for name in results.tables],
         "sources": [
             {"name": name, "images": one["images"], "skipped": one["skipped"]}
@@ -153,7 +162,7 @@ def _detection(measured: Measured, model: str) -> dict[str, Any]:
     names = detectors(measured.tables[model])
     rows: list[dict[str, Any]] = []
     for source in measured.sources:
-        for adversary in (NONE, UNAWARE, "aware"):
+        for adversary in (NONE, UNAWARE, WALK, "aware"):
             cells = []
             for name in names:
                 key = AWARE + name if adversary == "aware" else adversary

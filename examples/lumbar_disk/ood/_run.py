@@ -32,6 +32,7 @@ from advreg import (
     point_error,
     weighted,
 )
+from advreg.attacks import nearest_in_distribution
 from advreg.detectors import (
     Detector,
     MahalanobisDetector,
@@ -50,7 +51,20 @@ from lumbar_disk.data import Heads, Prepared
 from lumbar_disk.network import UNet
 from lumbar_disk.ood._images import Source, partners
 from lumbar_disk.ood._recipe import OODRecipe
-from lumbar_disk.ood._tables import AWARE, DETECTOR, FINISHED, IN, L2_NORM, NONE, OTHERS, OWN, STEP, UNAWARE
+from lumbar_disk.ood._tables import (
+    AWARE,
+    DETECTOR,
+    FINISHED,
+    IN,
+    L2_NORM,
+    NEAREST,
+    NONE,
+    OTHERS,
+    OWN,
+    STEP,
+    UNAWARE,
+    WALK,
+)
 from lumbar_disk.study import CONTOUR_DICE, MASK_DICE, POINT_ERROR, Study, Work
 
 SHOWN = 3  # test discs whose images are kept for the figures
@@ -76,16 +90,18 @@ class Adversary:
     """Adversary of a trial: one way to attack.
 
     Attributes:
-        name: "reg", "seg", "unaware" or "aware:DETECTOR".
+        name: "reg", "seg", "unaware", "walk" or "aware:DETECTOR".
         objective: What it maximises.
         heads: Those that must match for a pair to be finished; none for an adversary that runs to the end.
         detector: The one whose score it lowers too.
+        walk: Whether it begins at the point of the ball that is nearest to the disc, and not at the image.
     """
 
     name: str
     objective: PerExample
     heads: tuple[str, ...]
     detector: Detector | None = None
+    walk: bool = False
 
 
 def ood_work(recipe: OODRecipe, sources: tuple[Source, ...]) -> Work:
@@ -145,6 +161,7 @@ class Trial:
     ) -> None:
         self.net, self.recipe, self.device, self.batch, self.seed = net, recipe, device, batch, seed
         self.test = data.test.to(device)
+        self.discs = torch.cat([data.train.images.to(device), self.test.images])
         self.detectors: dict[str, Detector] = {}
         if "reconstruction" not in net.heads:
             heads = zip(HEADWISE.items(), ("contour", "mask"), strict=True)
@@ -156,7 +173,8 @@ class Trial:
             "mahalanobis": MahalanobisDetector(net, LAYER).fit(train),
             "knn": NearestNeighbourDetector(net, LAYER).fit(train),
         }
-        self.adversaries = [Adversary(UNAWARE, JOINT, ("contour", "mask"))]
+        both = ("contour", "mask")
+        self.adversaries = [Adversary(UNAWARE, JOINT, both), Adversary(WALK, JOINT, both, walk=True)]
         for name, detector in self.detectors.items():
             weight = recipe.ood_weight / float(scores(detector, train).std())
             self.adversaries.append(Adversary(f"{AWARE}{name}", lower_score(JOINT, weight), (), detector))
@@ -193,6 +211,8 @@ class Trial:
                     clean = f"{source}/{NONE}"
                     rows += self.scored(clean, 0.0, starts[source], self.detectors)
                     rows += self.compared(clean, 0.0, starts[source])
+                    nearest = nearest_in_distribution(starts[source], self.discs)
+                    rows += self.rows(clean, 0.0, {NEAREST: nearest.distance})
                 file = journal / f"{source}-{adversary.name.replace(':', '_')}.pt"
                 if not file.exists():
                     write_tensors(file, self.attack(adversary, starts[source]))
@@ -221,6 +241,7 @@ class Trial:
                 rule=Adamax(recipe.ood_alpha, relative=False),
                 steps=recipe.ood_steps,
                 random_start=False,
+                walk=adversary.walk,
                 match={head: conditions[head] for head in adversary.heads},
                 seed=self.seed,
                 index=some,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from advreg.evaluation import Interval, Row, Table, bootstrap
 from advreg.metrics import Detection, detection
 from lumbar_disk.ood._recipe import MODELS
@@ -27,7 +29,10 @@ L2_NORM, OWN, OTHERS = ("perturbation", "l2"), ("perturbation", "own"), ("pertur
 """Columns `head` and `metric` of what is measured on an attack: the step at which it ended, and
 if its heads matched; its norm, and its correlations with its own disc and with the others."""
 
-IN, NONE, UNAWARE = "in", "none", "unaware"
+NEAREST = ("nearest disc", "l2")
+"""The same of how far an image is from the nearest disc of all patients."""
+
+IN, NONE, UNAWARE, WALK = "in", "none", "unaware", "walk"
 AWARE = "aware:"
 CLEAN_ONLY = "clean OOD only"
 """What stands beside every number of detection that no adversary was there for."""
@@ -181,6 +186,23 @@ def matchings(
 
 
 @dataclass(frozen=True)
+class Limit:
+    """Limit of detection for a source: how near its images are to discs.
+
+    Attributes:
+        images: How many.
+        median: The median L2 distance from the nearest disc of any patient.
+        least: The smallest; from that radius on not every image can be detected.
+        inside: The share of the images with a disc inside the ball: no detector can hold there.
+    """
+
+    images: int
+    median: float
+    least: float
+    inside: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """Measurements that claims, figures and tables show.
 
@@ -190,6 +212,7 @@ class Measured:
         source: The one that the claims and figures are about.
         detections: See `detections`.
         matchings: See `matchings`.
+        limits: By source, of those whose distances were measured.
     """
 
     tables: Mapping[str, Columns]
@@ -197,10 +220,16 @@ class Measured:
     source: str
     detections: Mapping[Key, Detection]
     matchings: Mapping[tuple[str, str, str], Matching]
+    limits: Mapping[str, Limit]
 
 
 def measure(
-    tables: Mapping[str, Table], sources: Iterable[str], within: Tolerance, *, resamples: int = 10_000
+    tables: Mapping[str, Table],
+    sources: Iterable[str],
+    within: Tolerance,
+    *,
+    radius: float,
+    resamples: int = 10_000,
 ) -> Measured:
     """Measure everything.
 
@@ -208,6 +237,7 @@ def measure(
         tables: By model.
         sources: The sources that the study names; others in the tables come after.
         within: What counts as matched.
+        radius: Of the adversaries' L2 balls.
         resamples: Of the bootstrap.
 
     Raises:
@@ -221,7 +251,28 @@ def measure(
         paper_source(names),
         detections(parts, names, resamples),
         matchings(parts, names, within, resamples),
+        limits(parts, names, radius),
     )
+
+
+def limits(tables: Mapping[str, Columns], sources: Iterable[str], radius: float) -> dict[str, Limit]:
+    """How near the images of each source are to discs; the same for every model.
+
+    Args:
+        tables: By model.
+        sources: Which to measure.
+        radius: Of the adversaries' L2 balls.
+    """
+    found = {}
+    for source in sources:
+        tried = (table.get((f"{source}/{NONE}", *NEAREST)) for table in tables.values())
+        rows = next((one for one in tried if one is not None), None)
+        if rows is not None:
+            far = rows.values()
+            found[source] = Limit(
+                len(far), float(np.median(far)), float(far.min()), float((far <= radius).mean())
+            )
+    return found
 
 
 def _matching(table: Columns, source: str, adversary: str, within: Tolerance, resamples: int) -> Matching:

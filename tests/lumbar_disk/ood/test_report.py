@@ -96,6 +96,10 @@ def test_the_page_says_what_was_measured(whole):
     claims = json.loads((folder / "claims.json").read_text())
     assert [claim["number"] for claim in claims] == [7, 8, 9]
     assert len(rows_of(folder / "claims.csv")) == 10
+    for source in SOURCES:
+        line = next(line for line in markdown.splitlines() if re.match(rf"\| {source} \| [\d.]+ \|", line))
+        assert re.fullmatch(r"\| \w+ \| 2\d\.\d \| (18|19)\.\d \| \d+% \|", line)
+    assert "no detector of any kind can refuse it" in page.text
     for claim in claims:
         assert f"{claim['number']}. {claim['title']} {claim['verdict']} {claim['sentence']}" in page.text
         assert f"| {claim['number']}. {claim['title']} | **{claim['verdict']}** |" in markdown
@@ -121,7 +125,7 @@ def test_markdown_tables_have_as_many_cells_as_their_headings(whole):
             count += 1
             assert re.fullmatch(r"\|(-+:?\|)+", lines[1])
             assert len({line.count("|") for line in lines}) == 1
-    assert count == 1 + 3 + 2 + 3 + 1 + 4
+    assert count == 1 + 3 + 2 + 3 + 1 + 4 + 1
 
 
 def test_a_run_in_progress_is_reported_as_far_as_it_is(tmp_path, made_up, page_of, monkeypatch):

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,7 +55,7 @@ def test_the_aware_adversary_lowers_its_own_detectors_score(trial):
     (_, trial), _ = trial
     lung = torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     adversaries = {adversary.name: adversary for adversary in trial.adversaries}
-    assert list(adversaries) == ["unaware", "aware:reconstruction", "aware:mahalanobis", "aware:knn"]
+    assert list(adversaries) == ["unaware", "walk", "aware:reconstruction", "aware:mahalanobis", "aware:knn"]
     unaware = trial.attack(adversaries["unaware"], lung)["x"]
     for name, detector in trial.detectors.items():
         found = trial.attack(adversaries[f"aware:{name}"], lung)["x"]
@@ -70,10 +71,13 @@ def test_the_table_holds_what_the_report_reads(trial, tmp_path):
     names = {"in"} | {
         f"{source}/{adversary}"
         for source in ("uniform", "blocks")
-        for adversary in ("none", "unaware", "aware:reconstruction", "aware:mahalanobis", "aware:knn")
+        for adversary in ("none", "unaware", "walk", "aware:reconstruction", "aware:mahalanobis", "aware:knn")
     }
     assert {row.attack for row in table.rows} == names
     assert {row.group for row in table.rows} == set(test.patients)
+    nearest = table.where(attack="blocks/none", head="nearest disc").values()
+    far = sources[1].images[:, None] - test.images
+    np.testing.assert_allclose(nearest, far.flatten(2).norm(dim=2).amin(1), rtol=1e-5)
     step = table.where(attack="blocks/unaware", head="attack", metric="step")
     assert len(step) == 5
     aware = table.where(attack="blocks/aware:knn", head="detector")
