@@ -11,9 +11,9 @@ the distance from the nearest training disc, which is 1-Lipschitz too and needs 
 import argparse
 import json
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speed_table import setting
 from torch import Tensor
@@ -54,15 +54,31 @@ def kinds_of(discs: Discs, folder: Path, seed: int) -> Kinds:
     return {**files, **outliers(discs, seed)}
 
 
-def critics(seen: Discs, out: Kinds, seed: int, args: argparse.Namespace) -> LipschitzCritic:
-    """A critic trained on discs and on these kinds."""
+class Images(NamedTuple):
+    """Images of one seed: discs and outliers to train on, outliers that judge, and which are made of discs."""
+
+    inside: Tensor
+    train: Kinds
+    test: Kinds
+    of_discs: frozenset[str]
+
+
+def images(seen: Discs, judges: Discs, folder: Path, seed: int) -> Images:
+    """All images of a seed; kinds of fewer than `EACH` are varied."""
+    train, test = (kinds_of(discs, folder, place) for place, discs in ((seed, seen), (1000 + seed, judges)))
     many = {
-        name: varied(images, -(-EACH // len(images)), seed) if len(images) < EACH else images
-        for name, images in out.items()
+        name: varied(one, -(-EACH // len(one)), seed) if len(one) < EACH else one
+        for name, one in train.items()
     }
-    options = {"margin": args.margin, "steps": args.steps, "seed": seed}
+    of_discs = frozenset(outliers(judges.take([0]), 0))
+    return Images(varied(seen.images, 24, seed), many, test, of_discs)
+
+
+def fitted(own: Images, kind: str, seed: int, args: argparse.Namespace) -> LipschitzCritic:
+    """A critic trained on discs and on all kinds but this one."""
+    out = {name: [x] for name, x in own.train.items() if name != kind}
     critic = LipschitzCritic(pool=args.pool, width=args.width, depth=args.depth)
-    return critic.fit([varied(seen.images, 24, seed)], {name: [x] for name, x in many.items()}, **options)
+    return critic.fit([own.inside], out, margin=args.margin, steps=args.steps, seed=seed)
 
 
 def lowered(critic: LipschitzCritic, x: Tensor, radius: float) -> Tensor:
@@ -73,15 +89,16 @@ def lowered(critic: LipschitzCritic, x: Tensor, radius: float) -> Tensor:
     return critic.score(attack(threat=Threat(l2, radius), rule=Adamax(0.1), steps=30, random_start=False).x)
 
 
-def met(kind: str, seed: int, seen: Discs, judges: Discs, args: argparse.Namespace) -> dict[str, Any]:
+def met(
+    kind: str, seed: int, made: Images, seen: Discs, judges: Discs, args: argparse.Namespace
+) -> dict[str, Any]:
     """Detection of a kind by a critic that never saw it, at each radius, guaranteed and found."""
-    train, test = (
-        kinds_of(discs, args.data, place) for place, discs in ((seed, seen), (1000 + seed, judges))
-    )
-    critic = critics(seen, {name: x for name, x in train.items() if name != kind}, seed, args)
-    x, inside = test[kind], critic.score(judges.images)
+    critic = fitted(made, kind, seed, args)
+    x, inside = made.test[kind], critic.score(judges.images)
     nearest, own = (nearest_in_distribution(one, seen.images).distance for one in (x, judges.images))
-    groups = {"groups_in": judges.patients}
+    groups = {"groups_in": judges.patients} | (
+        {"groups_out": judges.patients} if kind in made.of_discs else {}
+    )
     found = {}
     for radius in RADII:
         held = guaranteed_auroc(
@@ -161,10 +178,11 @@ def main() -> None:
     held = json.loads(kept.read_text()) if kept.exists() else {"told": told, "rows": []}
     rows = held["rows"] if held["told"] == told else []
     done = {(row["kind"], row["seed"]) for row in rows}
+    of_seed = lru_cache(1)(partial(images, seen, judges, args.data))
     for kind, seed in tqdm([(kind, seed) for seed in args.seeds for kind in kinds]):
         if (kind, seed) in done:
             continue
-        rows.append(met(kind, seed, seen, judges, args))
+        rows.append(met(kind, seed, of_seed(seed), seen, judges, args))
         with written_whole(kept) as file:
             json.dump({"told": told, "rows": rows}, file, indent=1)
         patients = f"{len(set(judges.patients))} {'training' if args.choose else 'test'} patients"
