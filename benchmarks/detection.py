@@ -55,7 +55,7 @@ def kinds_of(discs: Discs, folder: Path, seed: int) -> Kinds:
 
 
 class Images(NamedTuple):
-    """Images of one seed: to train on, discs and outliers; outliers that judge, and which are made of discs."""
+    """Images of one seed: discs and outliers to train on, outliers that judge, those made of discs."""
 
     inside: Tensor
     train: Kinds
