@@ -97,6 +97,14 @@ def test_a_file_gives_back_the_same_critic_and_a_changed_one_is_refused(critic, 
     np.savez(tmp_path / "changed.npz", **arrays)
     with pytest.raises(ValueError, match=r"must multiply to 1 at most; got 1\.01"):
         LipschitzCritic.load(tmp_path / "changed.npz")
+    arrays["weight1"] = np.full_like(arrays["weight1"], np.nan)
+    np.savez(tmp_path / "nan.npz", **arrays)
+    with pytest.raises(ValueError, match="must multiply to 1 at most; got nan"):
+        LipschitzCritic.load(tmp_path / "nan.npz")
+    del arrays["weight1"]
+    np.savez(tmp_path / "part.npz", **arrays)
+    with pytest.raises(ValueError, match="lacks 'weight1' of a critic"):
+        LipschitzCritic.load(tmp_path / "part.npz")
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(ValueError, match="is not what a detector's save wrote"):
         LipschitzCritic.load(tmp_path / "text.npz")
@@ -138,6 +146,10 @@ def test_inputs_of_any_floating_dtype(critic, dtype):
             r"fitted to, 36 numbers after pooling; got \(1, 16, 16\)",
         ),
         (lambda c: c.score(torch.rand(2, 1, 9, 9)), "multiples of 2"),
+        (
+            lambda c: LipschitzCritic(window=(4, 4, 10)).fit([images(2, 0)], [images(2, 1)]),
+            r"needs \(B, C, H, W\) of 14 x 14 pixels at least; got \(2, 1, 12, 12\)",
+        ),
         (lambda c: c.score(torch.full((2, 1, 12, 12), torch.nan)), "must be finite"),
         (lambda c: c.fit([images(2, 0)], {}), "outside must hold outliers"),
         (lambda c: c.fit([images(2, 0)], {"none": []}), "none must hold inputs"),
@@ -154,3 +166,13 @@ def test_the_random_state_is_left_alone():
     before = torch.get_rng_state()
     LipschitzCritic(**OPTIONS).fit([images(10, 0)], [images(10, 1)], steps=2)
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_whole_numbers_are_refused_and_not_rounded_into_a_score(pool):
+    grey, strange = (torch.randint(0, 255, (4, 1, 4, 4), dtype=torch.uint8) for _ in range(2))
+    critic = LipschitzCritic(pool=pool, width=4, depth=1)
+    fitted = critic.fit([grey / 255], [strange / 255], steps=2)
+    for act in (lambda: critic.fit([grey], [strange]), lambda: fitted.score(grey)):
+        with pytest.raises(TypeError, match=r"takes floating-point inputs; got torch.uint8: scale them"):
+            act()

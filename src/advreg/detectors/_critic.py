@@ -43,7 +43,8 @@ class LipschitzCritic:
 
     Raises:
         ValueError: Options out of range; weights whose spectral norms, multiplied in float64, exceed one;
-            when called: inputs of another shape, or not finite.
+            when called: inputs of another shape, smaller than the window, or not finite.
+        TypeError: When called: inputs of whole numbers.
 
     Example:
         >>> import torch
@@ -76,7 +77,7 @@ class LipschitzCritic:
             raise ValueError(f"width must be even, since features are sorted in pairs; got {self.width}")
         if self.window is not None and (len(self.window) != 3 or min(self.window) < 0 or not self.window[2]):
             raise ValueError(f"window must be (top, left, side) in pixels; got {self.window}")
-        if self.weights is not None and (found := self.lipschitz) > 1 + LOOSE:
+        if self.weights is not None and not (found := self.lipschitz) <= 1 + LOOSE:
             raise ValueError(
                 f"the spectral norms of a critic's weights must multiply to 1 at most; got {found:.6f}: "
                 "a file that was changed, or weights of something else; fit again"
@@ -91,8 +92,10 @@ class LipschitzCritic:
         """
         if self.weights is None:
             raise _unfitted()
-        wide = (weight.detach().double().cpu() for weight in self.weights)
-        return math.prod(float(torch.linalg.matrix_norm(weight, 2)) for weight in wide)
+        matrices = [weight.detach().cpu().double() for weight in self.weights]
+        if not all(bool(one.isfinite().all()) for one in matrices):
+            return math.nan
+        return math.prod(float(torch.linalg.matrix_norm(one, 2)) for one in matrices)
 
     def fit(
         self,
@@ -184,15 +187,17 @@ class LipschitzCritic:
         """Read what `save` wrote; no code of a file is run.
 
         Raises:
-            ValueError: Anything else; weights whose spectral norms, found anew, exceed one.
+            ValueError: Anything else; weights whose spectral norms, found anew, exceed one, or are NaN.
         """
         header, arrays = opened(path, cls.__name__)
         options: dict[str, Any] = dict(header["options"])
-        if options["window"] is not None:
-            options["window"] = tuple(options["window"])
-        layers = range(options["depth"] + 1)
-        weights, biases = (tuple(arrays[f"{name}{n}"] for n in layers) for name in ("weight", "bias"))
-        return cls(**options, weights=weights, biases=biases)
+        try:
+            window = options.pop("window")
+            layers = range(options["depth"] + 1)
+            weights, biases = (tuple(arrays[f"{name}{n}"] for n in layers) for name in ("weight", "bias"))
+        except KeyError as error:
+            raise ValueError(f"{path} lacks {error} of a critic; fit and save again") from error
+        return cls(**options, window=window and tuple(window), weights=weights, biases=biases)
 
     def _layers(self, count: int) -> nn.ModuleList:
         """Orthonormal layers by torch's own parametrisation."""
@@ -209,8 +214,18 @@ class LipschitzCritic:
 
     def _pooled(self, x: Tensor) -> Tensor:
         """The features `(B, D)` of inputs: a linear map whose norm is at most one."""
+        if not x.is_floating_point():
+            raise TypeError(
+                f"a critic takes floating-point inputs; got {x.dtype}: scale them first, such as x / 255, as "
+                "those that it is fitted to"
+            )
         if self.window is not None:
             top, left, side = self.window
+            if x.ndim != 4 or x.shape[2] < top + side or x.shape[3] < left + side:
+                raise ValueError(
+                    f"a window of {self.window} needs (B, C, H, W) of {top + side} x {left + side} pixels at "
+                    f"least; got {tuple(x.shape)}"
+                )
             x = x[..., top : top + side, left : left + side]
         if self.pool > 1:
             if x.ndim != 4 or x.shape[2] % self.pool or x.shape[3] % self.pool:
