@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
 import torch
 from numpy.typing import ArrayLike
@@ -12,6 +12,17 @@ from torch import Tensor
 
 from advreg._core.bootstrap import Interval, bootstrap
 from advreg.metrics import detection
+
+
+class GuaranteedOptions(TypedDict, total=False):
+    """The options of `guaranteed_detection` that `guaranteed_auroc` passes on."""
+
+    allowance: float
+    groups_in: Sequence[Hashable] | None
+    groups_out: Sequence[Hashable] | None
+    confidence: float
+    resamples: int
+    seed: int
 
 
 class GuaranteedDetection(NamedTuple):
@@ -95,21 +106,22 @@ def guaranteed_auroc(
     scores_out: Tensor | ArrayLike,
     radius: float,
     lipschitz: float = 1.0,
-    *,
-    allowance: float = 0.0,
-    groups_in: Sequence[Hashable] | None = None,
-    groups_out: Sequence[Hashable] | None = None,
+    **options: Unpack[GuaranteedOptions],
 ) -> Interval:
     """AUROC that no adversary can make worse within a radius: the first of `guaranteed_detection`.
 
     Args:
-        scores_in: As for `guaranteed_detection`, and so are all others.
-        scores_out: See there.
-        radius: See there.
+        scores_in: Scores of in-distribution inputs, `(N,)`.
+        scores_out: Scores of out-of-distribution inputs before they are moved, `(M,)`.
+        radius: As for `guaranteed_detection`, and so are lipschitz and options.
         lipschitz: See there.
-        allowance: See there.
-        groups_in: See there.
-        groups_out: See there.
+        **options: See there.
+
+    Returns:
+        The bound, and its interval over groups.
+
+    Raises:
+        ValueError: As for `guaranteed_detection`.
 
     Example:
         >>> from advreg.certificates import guaranteed_auroc
@@ -119,15 +131,7 @@ def guaranteed_auroc(
     Source:
         As for `guaranteed_detection`.
     """
-    return guaranteed_detection(
-        scores_in,
-        scores_out,
-        radius,
-        lipschitz,
-        allowance=allowance,
-        groups_in=groups_in,
-        groups_out=groups_out,
-    ).auroc
+    return guaranteed_detection(scores_in, scores_out, radius, lipschitz, **options).auroc
 
 
 def guaranteed_rate(
@@ -184,7 +188,8 @@ def _fallen(scores: Tensor | ArrayLike, radius: float, lipschitz: float, allowan
     for name, value in (("radius", radius), ("lipschitz", lipschitz), ("allowance", allowance)):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of zero or more; got {value}")
-    own = torch.as_tensor(scores, dtype=torch.float64).detach().cpu()
+    there = scores.detach().cpu() if isinstance(scores, Tensor) else scores  # not every device has float64
+    own = torch.as_tensor(there, dtype=torch.float64)
     if bool(own.isnan().any()):
         raise ValueError(f"scores_out must be numbers; got {int(own.isnan().sum())} NaN of {own.numel()}")
     return own - (lipschitz * radius + allowance)
