@@ -190,7 +190,7 @@ class Limit:
     """Limit of detection for a source: how near its images are to discs.
 
     Attributes:
-        images: How many.
+        images: How many, one for each disc: an image that is the partner of several counts with each.
         median: The median L2 distance from the nearest disc of any patient.
         least: The smallest; from that radius on not every image can be detected.
         inside: The share of the images with a disc inside the ball: no detector can hold there.
